@@ -1,0 +1,1 @@
+"""`python -m benchmarks.NAME`: equality first, then times, then one JSON line."""

@@ -1,0 +1,1 @@
+"""The conductor: what flows, in which order, on which workers."""

@@ -1,0 +1,1 @@
+"""One file a format: raw data in, two Arrow tables a domain out."""

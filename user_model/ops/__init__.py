@@ -1,0 +1,1 @@
+"""The scan, the convolution, RoPE and the loss: a reference of each, and the faster forms."""
