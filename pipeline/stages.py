@@ -1,0 +1,197 @@
+"""Stages and their runner: skip what is done, resume what is not, run side by side what can.
+
+A stage is data: a name, the part of the config that it reads, the stages whose outputs it reads,
+and a function. Its output is named by the hash of the first three, so a second run does nothing
+and a change of one field makes again only what depends on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.artifacts import Artifact, DamagedArtifactError, RunStore, content_hash
+from pipeline.progress import Progress, StageProgress
+
+log = logging.getLogger(__name__)
+
+Status = Literal["ran", "resumed", "reused"]
+_SCRATCH = ".scratch"
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage's function is given.
+
+    Attributes:
+        output: The folder to write into; all of it becomes the stage's output.
+        scratch: A folder for checkpoints: kept if the stage is killed, dropped once it is done.
+        inputs: The finished output folders of the stages it named, by stage name.
+        progress: Where it says how far it is.
+    """
+
+    output: Path
+    scratch: Path
+    inputs: Mapping[str, Path]
+    progress: StageProgress
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        name: Unique within a run; also the first part of the output folder's name.
+        recipe: The slice of the config, and fingerprints of outside data, that decide the output.
+        make: Writes the output; what it returns (peak memory ...) is kept beside the checksums.
+        inputs: The stages whose outputs it reads.
+        version: Raised by hand when the code's meaning changes, so that old outputs are not used.
+        slots: How many of the run's workers it keeps busy.
+    """
+
+    name: str
+    recipe: Mapping[str, Any]
+    make: Callable[[StageContext], Mapping[str, Any] | None] = field(repr=False, compare=False)
+    inputs: tuple[Stage, ...] = ()
+    version: int = 1
+    slots: int = 1
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 (hex) over name, version, recipe and the keys of all inputs."""
+        return content_hash(self.described)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What the key is a hash of; it stands in the output's manifest."""
+        inputs = {stage.name: stage.key for stage in self.inputs}
+        return {
+            "name": self.name,
+            "version": self.version,
+            "recipe": self.recipe,
+            "inputs": inputs,
+        }
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What became of one stage: how, in how many seconds, and where its output stands."""
+
+    name: str
+    status: Status
+    seconds: float
+    artifact: Artifact
+    facts: Mapping[str, Any]
+
+
+class Runner:
+    """Runs stages in the order of their inputs, as many at a time as there are slots."""
+
+    def __init__(self, store: RunStore, progress: Progress, *, slots: int) -> None:
+        self.store, self.progress, self.slots = store, progress, slots
+
+    def run(self, targets: Iterable[Stage]) -> dict[str, StageResult]:
+        """Make all targets and what they stand on; returns the results by stage name.
+
+        Raises:
+            Exception: the first failure; stages already running are left to their end.
+        """
+        waiting = in_order(targets)
+        self.progress.expect([stage.name for stage in waiting])
+        done: dict[str, StageResult] = {}
+        running: dict[Future[StageResult], Stage] = {}
+        with ThreadPoolExecutor(max_workers=max(1, self.slots)) as pool:
+            while waiting or running:
+                for stage in self._ready(waiting, running, done):
+                    waiting.remove(stage)
+                    running[pool.submit(self._run_one, stage, dict(done))] = stage
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    stage = running.pop(future)
+                    done[stage.name] = future.result()
+        return done
+
+    def _ready(
+        self,
+        waiting: list[Stage],
+        running: Mapping[Future[StageResult], Stage],
+        done: Mapping[str, StageResult],
+    ) -> list[Stage]:
+        free = self.slots - sum(min(stage.slots, self.slots) for stage in running.values())
+        ready = []
+        for stage in waiting:
+            need = min(stage.slots, self.slots)
+            if need <= free and all(needed.name in done for needed in stage.inputs):
+                ready.append(stage)
+                free -= need
+        return ready
+
+    def _run_one(self, stage: Stage, done: Mapping[str, StageResult]) -> StageResult:
+        inputs = {needed.name: done[needed.name].artifact.path for needed in stage.inputs}
+        with self.progress.stage(stage.name) as progress:
+            started = time.monotonic()
+            if artifact := self._finished(stage):
+                status: Status = "reused"
+            else:
+                artifact, status = self._make(stage, inputs, progress)
+            seconds = time.monotonic() - started
+            progress.finish(status, seconds)
+        return StageResult(stage.name, status, seconds, artifact, made_facts(artifact))
+
+    def _finished(self, stage: Stage) -> Artifact | None:
+        try:
+            return self.store.find(stage.name, stage.key)
+        except DamagedArtifactError as error:
+            aside = self.store.set_aside(stage.name, stage.key)
+            log.warning("%s; it was moved to %s and is made again", error, aside)
+            return None
+
+    def _make(
+        self, stage: Stage, inputs: Mapping[str, Path], progress: StageProgress
+    ) -> tuple[Artifact, Status]:
+        def on_wait(owner: str) -> None:
+            progress.note(f"waiting for {owner}, which makes the same output")
+
+        with self.store.working_folder(stage.name, stage.key, on_wait=on_wait) as work:
+            if artifact := self.store.find(stage.name, stage.key):
+                work.rmdir()
+                return artifact, "reused"
+            scratch = work / _SCRATCH
+            status: Status = "resumed" if scratch.exists() else "ran"
+            scratch.mkdir(exist_ok=True)
+            started = time.monotonic()
+            facts = dict(stage.make(StageContext(work, scratch, inputs, progress)) or {})
+            facts["seconds"] = round(time.monotonic() - started, 3)
+            shutil.rmtree(scratch)
+            recipe = stage.described | {"made": facts}
+            return self.store.commit(stage.name, stage.key, work, recipe), status
+
+
+def in_order(targets: Iterable[Stage]) -> list[Stage]:
+    """All stages that the targets stand on, inputs first, each once."""
+    ordered: dict[str, Stage] = {}
+
+    def visit(stage: Stage) -> None:
+        for needed in stage.inputs:
+            visit(needed)
+        known = ordered.setdefault(stage.name, stage)
+        assert known.key == stage.key, f"two different stages are named {stage.name}"
+
+    for target in targets:
+        visit(target)
+    return list(ordered.values())
+
+
+def made_facts(artifact: Artifact) -> Mapping[str, Any]:
+    """What was noted when the output was made: seconds, peak memory (`{}` if nothing was)."""
+    from pipeline.artifacts import MANIFEST, read_json
+
+    facts: Mapping[str, Any] = read_json(artifact.path / MANIFEST)["recipe"].get("made", {})
+    return facts
