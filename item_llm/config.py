@@ -1,0 +1,44 @@
+"""The item LLM's whole configuration, composed of what its parts ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from item_llm.adapter import LoraConfig
+from item_llm.encoder import EncoderConfig
+from item_llm.training import FinetuningConfig
+
+
+class ItemLLMConfig(BaseModel):
+    """Which encoder, and whether it is frozen, fine-tuned here, or fine-tuned before.
+
+    * `lora: null` keeps the encoder frozen;
+    * `lora: {...}` fine-tunes it (the default);
+    * `adapter: PATH` loads a finished adapter, so that new data alone never retrains the encoder.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    encoder: EncoderConfig = Field(
+        default_factory=EncoderConfig, description="The text encoder and how it reads an item."
+    )
+    lora: LoraConfig | None = Field(
+        default_factory=LoraConfig, description="Low-rank adapter to train; null: frozen encoder."
+    )
+    adapter: Path | None = Field(
+        default=None, description="Folder of a finished adapter: load it and train none."
+    )
+    finetuning: FinetuningConfig = Field(
+        default_factory=FinetuningConfig, description="How the adapter is trained."
+    )
+
+    @model_validator(mode="after")
+    def _adapter_needs_lora(self) -> ItemLLMConfig:
+        if self.adapter is not None and self.lora is None:
+            raise ValueError(
+                f"adapter is {str(self.adapter)!r} but lora is null (a frozen encoder): "
+                "remove `adapter` to encode with the base model, or `lora: null` to use the adapter"
+            )
+        return self

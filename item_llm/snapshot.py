@@ -1,0 +1,5 @@
+"""Dense snapshots of item vectors."""
+
+
+class Snapshot:
+    """Placeholder until the snapshot is written."""
