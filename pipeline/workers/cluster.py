@@ -1,0 +1,78 @@
+"""Joining a Ray: the one that the job was submitted to, or a new one on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# Two training workers, Ray Train's controller and a Ray Data actor must be schedulable at once,
+# even where there are two cores: these are slots for Ray's scheduler, not cores.
+_LEAST_CPUS = 4
+# Ray Train reads these in the driver. A first start of two workers takes 27 s on a quiet machine
+# of two cores and 60 s on a busy one; its default of 30 s would call that a failure.
+_TRAIN_DEFAULTS = {
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+}
+
+
+class ComputeConfig(BaseModel):
+    """What a run may use of the Ray it runs on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    workers: int = Field(2, ge=1, description="training workers side by side")
+    cpus_per_worker: int = Field(1, ge=1, description="cores (and threads) of each worker")
+    gpus_per_worker: float = Field(
+        0.0, ge=0, description="GPUs of each worker; 0: train on the CPU with gloo"
+    )
+    max_failures: int = Field(
+        3, ge=0, description="how often a killed group of workers is started again"
+    )
+    worker_logs: bool = Field(False, description="show what the workers print (for debugging)")
+
+    @property
+    def backend(self) -> str:
+        """The process group's backend: nccl between GPUs, gloo between CPUs."""
+        return "nccl" if self.gpus_per_worker else "gloo"
+
+
+@contextmanager
+def connected(compute: ComputeConfig) -> Iterator[None]:
+    """Hold a connection to Ray for the length of the block.
+
+    Inside a submitted job, or with RAY_ADDRESS set, that Ray is joined; else one is started on
+    this machine and ended with the block.
+    """
+    import ray
+
+    for name, value in _TRAIN_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    if ray.is_initialized():  # a caller's own connection (a notebook, a test session) stays
+        yield
+        return
+    own = {} if os.environ.get("RAY_ADDRESS") else _own_ray()
+    ray.init(
+        log_to_driver=compute.worker_logs,
+        logging_level=logging.WARNING,
+        **own,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _own_ray() -> dict[str, object]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    return {
+        "num_cpus": max(_LEAST_CPUS, os.cpu_count() or 1),
+        "include_dashboard": False,
+        "_node_ip_address": "127.0.0.1",
+        "object_store_memory": 300 * 2**20,
+    }

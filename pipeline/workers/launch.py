@@ -1,0 +1,153 @@
+"""Running a function on the cluster: in one worker, or in a group that trains together.
+
+The function does the work and writes its results to files; Ray starts it, watches it, and starts
+it again when a worker dies. Where to resume from is the function's own business (its checkpoints
+have manifests of ours): Ray Train's own snapshot is written in place, and where it is missing a
+run would silently begin at step 0.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import ray
+
+from pipeline.progress import StageProgress
+from pipeline.workers.cluster import ComputeConfig
+from pipeline.workers.progress_board import Reporter, reporter_to
+
+
+class Member(NamedTuple):
+    """Who a worker is within its group: rank 0 <= rank < size."""
+
+    rank: int
+    size: int
+
+
+# What runs on a worker: settings -> facts for the run card. Top-level functions only: they are
+# imported by name on the worker.
+Work = Callable[[Mapping[str, Any], Member, Reporter], Mapping[str, Any] | None]
+
+
+def run_in_one_worker(
+    work: Work, settings: Mapping[str, Any], compute: ComputeConfig, progress: StageProgress
+) -> dict[str, Any]:
+    """Run `work` in one Ray task; returns its facts and its peak memory.
+
+    Raises:
+        Exception: what `work` raised, as it was raised.
+    """
+    task = ray.remote(_task).options(
+        num_cpus=compute.cpus_per_worker,
+        num_gpus=compute.gpus_per_worker,
+        max_retries=compute.max_failures,
+    )
+    with reporter_to(progress) as report:
+        try:
+            facts: dict[str, Any] = ray.get(
+                task.remote(work, dict(settings), report, compute.cpus_per_worker)
+            )
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+    return facts
+
+
+def run_in_group(
+    work: Work, settings: Mapping[str, Any], compute: ComputeConfig, progress: StageProgress
+) -> dict[str, Any]:
+    """Run `work` on all training workers at once (Ray Train), in one process group.
+
+    Returns the facts of rank 0.
+
+    Raises:
+        ValueError: what `work` raised, if it is the user's to mend.
+        RuntimeError: the group failed more often than `compute.max_failures`.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    # Ray Train wants a folder of its own; nothing in it is ever read back.
+    with (
+        tempfile.TemporaryDirectory(prefix="hydrarec-train-") as folder,
+        reporter_to(progress) as r,
+    ):
+        trainer = TorchTrainer(
+            _group_member,
+            train_loop_config={
+                "work": work,
+                "settings": dict(settings),
+                "report": r,
+                "threads": compute.cpus_per_worker,
+            },
+            torch_config=TorchConfig(backend=compute.backend),
+            scaling_config=ScalingConfig(
+                num_workers=compute.workers,
+                use_gpu=compute.gpus_per_worker > 0,
+                resources_per_worker=_resources(compute),
+            ),
+            run_config=RunConfig(
+                name=f"group-{uuid.uuid4().hex[:12]}",
+                storage_path=folder,
+                failure_config=FailureConfig(max_failures=compute.max_failures),
+            ),
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            if complaint := r.complaint():
+                raise ValueError(complaint) from error
+            raise RuntimeError(f"the training workers failed: {error}") from error
+        return r.facts()
+
+
+def _resources(compute: ComputeConfig) -> dict[str, float]:
+    wanted: dict[str, float] = {"CPU": compute.cpus_per_worker}
+    if compute.gpus_per_worker:
+        wanted["GPU"] = compute.gpus_per_worker
+    return wanted
+
+
+def _task(
+    work: Work, settings: Mapping[str, Any], report: Reporter, threads: int
+) -> dict[str, Any]:
+    _prepare(threads)
+    facts = dict(work(settings, Member(0, 1), report) or {})
+    return facts | {"peak_mb": _peak_mb()}
+
+
+def _group_member(config: Mapping[str, Any]) -> None:
+    import ray.train
+
+    _prepare(config["threads"])
+    context = ray.train.get_context()
+    member = Member(context.get_world_rank(), context.get_world_size())
+    report: Reporter = config["report"]
+    # A ValueError is the user's to mend, so starting again is of no use: the first attempt leaves
+    # its sentence on the board, and the later ones end at once.
+    if complaint := report.complaint():
+        raise ValueError(complaint)
+    try:
+        facts = dict(config["work"](config["settings"], member, report) or {})
+    except ValueError as error:
+        report.complain(str(error))
+        raise
+    if member.rank == 0:  # by way of the board: Ray Train keeps metrics only with a checkpoint
+        report.keep(facts | {"peak_mb": _peak_mb()})
+
+
+def _prepare(threads: int) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    torch.set_num_threads(threads)
+
+
+def _peak_mb() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
