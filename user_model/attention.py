@@ -1,0 +1,104 @@
+"""Causal self-attention of packed sequences through torch's fused kernel.
+
+Sequences are grouped by length, each group padded to its longest at the right, where the causal
+mask hides the padding from every real token: no other mask is needed, and the fused kernel runs
+without one. Only attention sees padding; the linear maps around it run on packed tokens.
+Shapes: T packed tokens, S sequences, L longest of a group, d width, H heads.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from user_model.sequence import sequence_lengths
+
+_BOUNDS = (0, 2, 4, 8, 16, 32, 50, 64, 100, 128, 200, 256, 512, 1024, 2048, 4096)
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """Where each token goes: groups of padded rows, made once for a batch.
+
+    Attributes:
+        groups: (rows, length) of each group, shortest first.
+        gather: int64 [sum of rows x length], the token of each slot (0 in the padding).
+        scatter: int64 [T], the slot of each token.
+        longest: length of the longest sequence.
+    """
+
+    groups: tuple[tuple[int, int], ...]
+    gather: Tensor
+    scatter: Tensor
+    longest: int
+
+    @classmethod
+    def build(cls, cu_seqlens: Tensor) -> Self:
+        """Group the sequences of a batch, int64 [S + 1], by length."""
+        lengths = sequence_lengths(cu_seqlens).cpu()
+        order = torch.argsort(lengths, stable=True)
+        ordered = lengths[order]
+        longest = int(ordered[-1]) if len(ordered) else 0
+        bounds = [*(b for b in _BOUNDS if b < longest), longest]
+        cuts = torch.searchsorted(ordered, torch.tensor(bounds), right=True).tolist()
+        groups = [
+            (after - before, int(ordered[after - 1]))
+            for before, after in pairwise(cuts)
+            if after > before
+        ]
+        kept = ordered[cuts[0] :], order[cuts[0] :]
+        gather, scatter = _slots(groups, *kept, cu_seqlens.cpu())
+        device = cu_seqlens.device
+        return cls(tuple(groups), gather.to(device), scatter.to(device), longest)
+
+
+def _slots(
+    groups: list[tuple[int, int]], lengths: Tensor, order: Tensor, cu_seqlens: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the token of each slot and the slot of each token."""
+    rows = torch.tensor([r for r, _ in groups], dtype=torch.int64)
+    widths = torch.repeat_interleave(torch.tensor([w for _, w in groups], dtype=torch.int64), rows)
+    row_starts = widths.cumsum(0) - widths
+    total = int(widths.sum())
+    row = torch.repeat_interleave(torch.arange(len(widths)), widths, output_size=total)
+    column = torch.arange(total) - row_starts[row]
+    real = column < lengths[row]
+    gather = torch.where(real, cu_seqlens[order][row] + column, 0)
+    scatter = torch.empty(int(cu_seqlens[-1]), dtype=torch.int64)
+    slots = real.nonzero().squeeze(-1)
+    scatter[gather[slots]] = slots
+    return gather, scatter
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head attention in which an item sees itself and what came before in its sequence.
+
+    Args:
+        dim: width d of the tokens.
+        heads: number of heads; a divisor of dim.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.input = nn.Linear(dim, 3 * dim)
+        self.output = nn.Linear(dim, dim)
+
+    def forward(self, h_Td: Tensor, plan: AttentionPlan) -> Tensor:
+        """Map h [T, d] to [T, d]."""
+        dim = h_Td.shape[1]
+        slots = functional.embedding(plan.gather, self.input(h_Td))
+        sizes = [rows * length for rows, length in plan.groups]
+        mixed = [
+            self._attend(part.view(rows, length, 3, self.heads, dim // self.heads))
+            for (rows, length), part in zip(plan.groups, slots.split(sizes), strict=True)
+        ]
+        return self.output(torch.cat(mixed).index_select(0, plan.scatter))
+
+    def _attend(self, qkv_SL3HD: Tensor) -> Tensor:
+        q, k, v = qkv_SL3HD.permute(2, 0, 3, 1, 4)
+        mixed_SHLD = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return mixed_SHLD.transpose(1, 2).flatten(2).flatten(0, 1)

@@ -1,0 +1,156 @@
+"""The item table: frozen text vectors through a trainable projection, plus an id embedding.
+
+Shapes: V items, M items asked for, d width of the model.
+"""
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from user_model.dropout import keep_mask, mix, mix_integers
+
+
+class ItemTableConfig(BaseModel):
+    """How an item becomes a vector."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dim: int = Field(64, gt=0, description="Width of the item vectors; equal to the model's dim.")
+    ids: bool = Field(True, description="Learn a vector of its own for each item seen in training.")
+    text: bool = Field(True, description="Project the cached text vector, where there is one.")
+    id_dropout: float = Field(
+        0.0, ge=0.0, lt=1.0,
+        description="Share of items whose id vector is left out of a step, so that text learns to "
+        "carry new items; without text it must be 0.",
+    )  # fmt: skip
+    id_std: float = Field(0.02, gt=0.0, description="Standard deviation of fresh id vectors.")
+
+
+class ItemTable(nn.Module):
+    """Vectors of the items of one corpus: H0 = W standardise(text) + id [D].
+
+    Text is standardised by the mean and the deviation of each of its columns over the corpus:
+    sentence vectors share a large common part that tells nothing of the item. The text vectors are
+    a frozen buffer and are not saved with the weights; their mean and scale are.
+
+    With text, an item that training has never seen keeps no id vector (`mark_seen`), so that a
+    cold item is what its text says and not the noise of its initialisation.
+
+    Args:
+        n_items: items V of the corpus.
+        dim: width d of the vectors.
+        text_vectors: float [V, d_text] by global item position, or None.
+        ids: whether items have an id embedding.
+        id_dropout: share of items whose id is left out of a training step; needs text.
+        id_std: deviation of fresh id vectors.
+
+    Raises:
+        ValueError: neither text nor ids; text vectors of another number of items, or not finite;
+            id_dropout without text.
+    """
+
+    text_vectors: Tensor | None
+    text_mean: Tensor
+    text_scale: Tensor
+    seen: Tensor
+
+    def __init__(
+        self,
+        n_items: int,
+        dim: int,
+        text_vectors: Tensor | None = None,
+        ids: bool = True,
+        *,
+        id_dropout: float = 0.0,
+        id_std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        _check(n_items, text_vectors, ids, id_dropout)
+        self.n_items, self.dim, self.id_dropout = n_items, dim, id_dropout
+        self.ids: nn.Parameter | None = None
+        if ids:
+            self.ids = nn.Parameter(torch.empty(n_items, dim).normal_(std=id_std))
+        self.register_buffer("text_vectors", text_vectors, persistent=False)
+        self.text_projection: nn.Linear | None = None
+        if text_vectors is not None:
+            mean = text_vectors.mean(0)
+            deviation = (text_vectors - mean).square().mean(0).sqrt()
+            self.register_buffer("text_mean", mean)
+            self.register_buffer("text_scale", 1.0 / deviation.clamp_min(1e-6))
+            self.register_buffer("seen", torch.ones(n_items, dtype=torch.bool))
+            self.text_projection = nn.Linear(text_vectors.shape[1], dim)
+            nn.init.normal_(self.text_projection.weight, std=id_std / text_vectors.shape[1] ** 0.5)
+            nn.init.zeros_(self.text_projection.bias)
+
+    @classmethod
+    def build(
+        cls, config: ItemTableConfig, n_items: int, text_vectors: Tensor | None
+    ) -> "ItemTable":
+        """Make the table that `config` describes; raises ValueError where text is asked for and
+        absent."""
+        if config.text and text_vectors is None:
+            raise ValueError(
+                "text: the item table is to use text vectors and got none; pass the snapshot of "
+                "the embedding cache, or set text to false"
+            )
+        text = text_vectors if config.text else None
+        return cls(
+            n_items, config.dim, text, config.ids,
+            id_dropout=config.id_dropout, id_std=config.id_std,
+        )  # fmt: skip
+
+    def mark_seen(self, items: Tensor) -> None:
+        """With text: keep id vectors for these items, int64 [any], alone. Without: do nothing."""
+        if self.text_projection is not None and self.ids is not None:
+            self.seen.zero_()
+            self.seen[items] = True
+
+    def forward(self, items_M: Tensor) -> Tensor:
+        """Return the vectors [M, d] of items int64 [M]; not normalised."""
+        rows = None if self.ids is None else functional.embedding(items_M, self.ids)
+        return self.compose(items_M, rows)
+
+    def compose(self, items_M: Tensor, ids_Md: Tensor | None, key: int = 0) -> Tensor:
+        """Return the vectors [M, d] given the items' id rows (training passes a leaf of its own).
+
+        Args:
+            items_M: int64 [M], global item positions.
+            ids_Md: the rows of `ids` of these items, [M, d], or None without ids.
+            key: 64-bit key of the step, which decides whose ids are dropped in training.
+        """
+        if self.text_projection is None:
+            assert ids_Md is not None
+            return ids_Md
+        projected = self.text_projection(self._standardised(items_M))
+        if ids_Md is None:
+            return projected
+        kept = self.seen[items_M]
+        if self.training and self.id_dropout > 0.0:
+            keys = mix(items_M + mix_integers(key))
+            kept = kept & keep_mask(keys, 1, self.id_dropout).squeeze(1)
+        return torch.where(kept[:, None], projected + ids_Md, projected)
+
+    def _standardised(self, items_M: Tensor) -> Tensor:
+        assert self.text_vectors is not None
+        text = self.text_vectors.index_select(0, items_M)
+        return (text - self.text_mean) * self.text_scale
+
+
+def _check(n_items: int, text_vectors: Tensor | None, ids: bool, id_dropout: float) -> None:
+    if text_vectors is None and not ids:
+        raise ValueError("ids: got false and no text vectors; an item needs an id, a text, or both")
+    if text_vectors is None and id_dropout > 0.0:
+        raise ValueError(
+            f"id_dropout: got {id_dropout} without text vectors, expected 0; "
+            "an item with its id dropped would be nothing"
+        )
+    if text_vectors is None:
+        return
+    if text_vectors.ndim != 2 or len(text_vectors) != n_items:
+        raise ValueError(
+            f"text_vectors: got shape {tuple(text_vectors.shape)}, expected [{n_items}, d_text]: "
+            "a row for each item of the corpus, in its order"
+        )
+    if not bool(torch.isfinite(text_vectors).all()):
+        raise ValueError("text_vectors: got values that are not finite; encode these items again")
