@@ -1,1 +1,18 @@
 """The scan, the convolution, RoPE and the loss: a reference of each, and the faster forms."""
+
+from user_model.ops.backends import BackendUnavailableError
+from user_model.ops.convolution import causal_conv
+from user_model.ops.infonce import sampled_infonce
+from user_model.ops.packing import Plan, plan
+from user_model.ops.rotary import rope
+from user_model.ops.scan import hydra_scan
+
+__all__ = [
+    "BackendUnavailableError",
+    "Plan",
+    "causal_conv",
+    "hydra_scan",
+    "plan",
+    "rope",
+    "sampled_infonce",
+]

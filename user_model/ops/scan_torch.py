@@ -1,0 +1,146 @@
+"""The selective scan in chunks of matrix products, with its own backward; plain PyTorch.
+
+Within a chunk the recurrence is a lower triangular matrix product; across chunks a state of N x P a
+head is carried (the state-space duality of Mamba-2, arXiv 2405.21060). The backward computes the
+Q x Q matrices again instead of keeping them. Gathers only, no scatter-add: the same bits each time.
+
+Shapes: T tokens, S sequences, H heads, P head width, N state, G chunks, Q tokens a chunk,
+M = G*H matrices (chunk-major).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from user_model.ops import chunks
+from user_model.ops.packing import Plan
+
+
+def scan_torch(
+    x_THP: Tensor,
+    step_TH: Tensor,
+    A_H: Tensor,
+    B_THN: Tensor,
+    C_THN: Tensor,
+    D_H: Tensor,
+    plan: Plan,
+    initial_SHNP: Tensor | None,
+    *,
+    return_final_state: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Do what `scan_reference` does; the final states are None unless asked for."""
+    y_THP, final_SHNP = _ChunkedScan.apply(
+        x_THP, step_TH, A_H, B_THN, C_THN, D_H, initial_SHNP, plan, return_final_state
+    )
+    return y_THP, final_SHNP
+
+
+class _ChunkedScan(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_THP: Tensor,
+        step_TH: Tensor,
+        A_H: Tensor,
+        B_THN: Tensor,
+        C_THN: Tensor,
+        D_H: Tensor,
+        initial_SHNP: Tensor | None,
+        plan: Plan,
+        return_final_state: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.set_materialize_grads(False)
+        H = x_THP.shape[1]
+        x_MQP, b_MQN, c_MQN = (chunks.to_chunks(t, plan) for t in (x_THP, B_THN, C_THN))
+        step_GHQ = chunks.steps_to_chunks(step_TH, plan)
+        log_GHQ = torch.cumsum(step_GHQ * A_H[:, None], -1)
+        xs_MQP = x_MQP * step_GHQ.view(-1, plan.chunk, 1)
+
+        y_MQP = torch.bmm(torch.bmm(c_MQN, b_MQN.mT).mul_(chunks.decay(log_GHQ)), xs_MQP)
+        incoming_GHNP = final_SHNP = None
+        if return_final_state or initial_SHNP is not None or len(plan.step_sizes) > 1:
+            states = chunks.carry(xs_MQP, b_MQN, log_GHQ, initial_SHNP, plan)
+            incoming_GHNP = states.incoming
+            carried = slice(0 if initial_SHNP is not None else plan.n_first * H, None)
+            decayed_MQN = c_MQN[carried] * chunks.since_start(log_GHQ)[carried]
+            y_MQP[carried].baddbmm_(decayed_MQN, incoming_GHNP.flatten(0, 1)[carried])
+            if return_final_state:
+                final_SHNP = states.final(log_GHQ, initial_SHNP, plan)
+
+        ctx.plan, ctx.has_initial = plan, initial_SHNP is not None
+        ctx.save_for_backward(x_MQP, b_MQN, c_MQN, step_GHQ, log_GHQ, A_H, D_H, incoming_GHNP)
+        y_THP = chunks.to_tokens(y_MQP, chunks.token_rows(plan, H), H)
+        return y_THP.addcmul_(x_THP, D_H[:, None]), final_SHNP
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, dy_THP: Tensor | None, dfinal_SHNP: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        x_MQP, b_MQN, c_MQN, step_GHQ, log_GHQ, A_H, D_H, incoming_GHNP = ctx.saved_tensors
+        plan: Plan = ctx.plan
+        G, H, Q = step_GHQ.shape
+        dy_MQP = _output_gradient(dy_THP, x_MQP, H, plan)
+        xs_MQP = x_MQP * step_GHQ.view(-1, Q, 1)
+
+        dxs_MQP, db_MQN, dc_MQN = _chunk_backward(dy_MQP, xs_MQP, b_MQN, c_MQN, log_GHQ)
+        last_GH: Tensor | float = 0.0
+        dinitial_SHNP = None
+        if incoming_GHNP is not None:
+            carried = chunks.carry_backward(
+                dy_MQP, xs_MQP, b_MQN, c_MQN, log_GHQ, incoming_GHNP, dfinal_SHNP, plan,
+                has_initial=ctx.has_initial,
+            )  # fmt: skip
+            dxs_MQP, db_MQN = dxs_MQP.add_(carried.inputs), db_MQN.add_(carried.b)
+            dc_MQN = dc_MQN.add_(carried.c)
+            last_GH, dinitial_SHNP = carried.last, carried.initial
+
+        # Whichever path it came by, a term of dlog is in C.dC of its row or B.dB of its column.
+        dlog_GHQ = ((c_MQN * dc_MQN).sum(-1) - (b_MQN * db_MQN).sum(-1)).view(G, H, Q)
+        dlog_GHQ[..., -1] += last_GH
+        dexponent_GHQ = dlog_GHQ.flip(-1).cumsum(-1).flip(-1)
+        dstep_GHQ = (dxs_MQP * x_MQP).sum(-1).view(G, H, Q).addcmul_(dexponent_GHQ, A_H[:, None])
+        dx_GHQP = dxs_MQP.view(G, H, Q, -1).mul_(step_GHQ[..., None])
+        dx_GHQP.addcmul_(dy_MQP.view_as(dx_GHQP), D_H[:, None, None])
+
+        rows = chunks.token_rows(plan, H)
+        return (
+            chunks.to_tokens(dx_GHQP, rows, H),
+            dstep_GHQ.flatten()[rows].view(-1, H),
+            (dexponent_GHQ * step_GHQ).sum((0, 2)),
+            chunks.to_tokens(db_MQN, rows, H),
+            chunks.to_tokens(dc_MQN, rows, H),
+            (dy_MQP * x_MQP).view(G, H, -1).sum((0, 2)),
+            dinitial_SHNP,
+            None,
+            None,
+        )
+
+
+def _output_gradient(dy_THP: Tensor | None, x_MQP: Tensor, H: int, plan: Plan) -> Tensor:
+    if dy_THP is None:  # only the final states were used
+        return torch.zeros_like(x_MQP)
+    dy_MQP = chunks.to_chunks(dy_THP, plan)
+    if plan.padding is not None:
+        dy_MQP.view(plan.n_chunks, H, plan.chunk, -1).masked_fill_(
+            plan.padding[:, None, :, None], 0.0
+        )
+    return dy_MQP
+
+
+def _chunk_backward(
+    dy_MQP: Tensor, xs_MQP: Tensor, b_MQN: Tensor, c_MQN: Tensor, log_GHQ: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Differentiate y = (C B^T * decay) xs within each chunk: dxs, dB, dC."""
+    decay_MQQ = chunks.decay(log_GHQ)
+    mixing_MQQ = torch.bmm(c_MQN, b_MQN.mT).mul_(decay_MQQ)
+    dproducts_MQQ = torch.bmm(dy_MQP, xs_MQP.mT).mul_(decay_MQQ)
+    return (
+        torch.bmm(mixing_MQQ.mT, dy_MQP),
+        torch.bmm(dproducts_MQQ.mT, c_MQN),
+        torch.bmm(dproducts_MQQ, b_MQN),
+    )
