@@ -1,10 +1,30 @@
-"""The text encoder: item texts in, unit vectors out."""
+"""The text encoder: item texts in, unit vectors out.
+
+Causal LMs read `prompt text [ITEM]`, and the item's vector is the last hidden state at [ITEM]
+(source: the paper's item model, [P]). Encoders such as BERT are mean-pooled [D].
+
+Shapes: n texts, B texts of one batch, T tokens, P tokens before the text, d width.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+from torch.nn import functional as F
+
+from item_llm.base_models import PretrainedModel
+from item_llm.batching import TokenBatch, by_token_budget
+from item_llm.folders import sha256_of_json
+from item_llm.prompt_cache import Prefix, shares_prefix
+from item_llm.prompts import DEFAULT_PROMPT, TextTokenizer, normalise_text
+
+_ENCODING = 1  # raise when the same weights and texts give other vectors
 
 
 class EncoderConfig(BaseModel):
@@ -32,10 +52,234 @@ class EncoderConfig(BaseModel):
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="Weights and activations; vectors are always float32."
     )
-    batch_tokens: int = Field(
-        default=2048, ge=1, description="Tokens in one forward pass, padding included."
+    batch_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens in one forward pass, padding included; null: what suits the device.",
     )
 
 
-class ItemEncoder:
-    """Placeholder until the encoder is written."""
+class ItemEncoder(nn.Module):
+    """A language model that turns item texts into unit vectors.
+
+    Attributes:
+        core: the model without its head (with LoRA layers while it is trained).
+        item: float32 [d] embedding of [ITEM]; None where vectors are mean-pooled.
+        dim: d, the vectors' width.
+        fingerprint: hex sha256 of everything that decides a text's vector.
+    """
+
+    def __init__(self, config: EncoderConfig, base: PretrainedModel) -> None:
+        super().__init__()
+        self.config = config
+        self.base = base
+        self.causal = base.is_causal()
+        self.pooling = _resolve_pooling(config.pooling, self.causal)
+        self.core = base.load(getattr(torch, config.dtype))
+        self.dim = int(self.core.config.hidden_size)
+        self.shares_prefix = shares_prefix(self.core.config.model_type)
+        tokenizer = base.load_tokenizer()
+        self._tokenizer_sha256 = _tokenizer_sha256(tokenizer)
+        self._prompt = _resolve_prompt(config.prompt, self.causal)
+        self.tokens = TextTokenizer.build(tokenizer, self._prompt, config.max_tokens)
+        self._adapter_sha256: str | None = None
+        self._check_length()
+        embeddings = self.core.get_input_embeddings().weight
+        self.item = (
+            nn.Parameter(embeddings.detach().float().mean(0)) if self.pooling == "item" else None
+        )
+
+    @classmethod
+    def load(cls, config: EncoderConfig, adapter: Path | None = None) -> ItemEncoder:
+        """Load a frozen encoder; with `adapter`, its LoRA is merged into the weights.
+
+        Raises:
+            ValueError: a base that cannot be found, or an adapter that is damaged or was trained
+                on another base, prompt or pooling.
+        """
+        from item_llm.adapter import merge_adapter
+
+        encoder = cls(config, PretrainedModel.find(config.base))
+        if adapter is not None:
+            encoder._adapter_sha256 = merge_adapter(encoder, adapter)
+        return encoder.eval().requires_grad_(False)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How a text is read: what an adapter is trained for and cannot be used without."""
+        return {
+            "base_sha256": self.base.sha256,
+            "tokenizer_sha256": self._tokenizer_sha256,
+            "prompt": self._prompt,
+            "pooling": self.pooling,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex sha256 over base weights, adapter, prompt, pooling, max_tokens, dtype, tokenizer."""
+        return sha256_of_json(
+            {
+                **self.reading,
+                "adapter_sha256": self._adapter_sha256,
+                "max_tokens": self.config.max_tokens,
+                "dtype": self.config.dtype,
+                "encoding": _ENCODING,
+            }
+        )
+
+    def forward(self, batches: Sequence[TokenBatch]) -> torch.Tensor:
+        """Encode token batches, differentiably.
+
+        Args:
+            batches: the texts' tokens; the prompt is run once for all of them.
+
+        Returns:
+            float32 [sum of B, d], L2-normalised, in the order of the batches.
+        """
+        prefix = self._prefix()
+        hidden = [self._pooled(batch, prefix) for batch in batches]
+        return F.normalize(torch.cat(hidden).float(), dim=-1)
+
+    def encode(self, texts: Sequence[str], batch_tokens: int | None = None) -> np.ndarray:
+        """Encode texts, each distinct one once, in batches of like length.
+
+        Args:
+            texts: any texts; they are normalised first.
+            batch_tokens: overrides the configuration's.
+
+        Returns:
+            float32 [n, d], L2-normalised, in the order of `texts`.
+
+        Raises:
+            ValueError: the model gave a vector that is not finite.
+        """
+        if not len(texts):
+            return np.zeros((0, self.dim), dtype=np.float32)
+        position: dict[str, int] = {}
+        inverse = np.array([position.setdefault(normalise_text(t), len(position)) for t in texts])
+        distinct = list(position)
+        rows = self.tokenize(distinct)
+        vectors = np.empty((len(distinct), self.dim), dtype=np.float32)
+        budget = batch_tokens or self.config.batch_tokens or self._suitable_batch_tokens()
+        with torch.inference_mode():
+            prefix = self._prefix()
+            for group in by_token_budget([len(row) for row in rows], budget, self._overhead):
+                batch = self.collate([rows[i] for i in group])
+                pooled = self._pooled(batch, prefix).float()
+                vectors[group] = F.normalize(pooled, dim=-1).cpu().numpy()
+        _check_finite(vectors, distinct)
+        return vectors[inverse]
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, cut to max_tokens, without what all texts share."""
+        return self.tokens(texts)
+
+    def collate(self, rows: Sequence[Sequence[int]]) -> TokenBatch:
+        """A padded batch on the model's device."""
+        pad = self.tokens.tokenizer.pad_token_id or 0
+        return TokenBatch.collate(rows, pad, next(self.parameters()).device)
+
+    def _suitable_batch_tokens(self) -> int:
+        """Measured: a CPU is fastest while activations fit its cache, a GPU when it is full."""
+        return 512 if next(self.parameters()).device.type == "cpu" else 16_384
+
+    @property
+    def _suffix(self) -> tuple[int, ...]:
+        return () if self.pooling == "item" else self.tokens.suffix
+
+    @property
+    def _overhead(self) -> int:
+        """Tokens that the model reads with each text, besides the text."""
+        before = 0 if self.shares_prefix else len(self.tokens.prefix)
+        return before + len(self._suffix) + (self.pooling == "item")
+
+    def _prefix(self) -> Prefix:
+        ids_P = torch.tensor(self.tokens.prefix, dtype=torch.int64)
+        return Prefix.run(self.core, ids_P, keep=self.shares_prefix)
+
+    def _pooled(self, batch: TokenBatch, prefix: Prefix) -> torch.Tensor:
+        """Hidden states [B, d] of one batch, pooled, not normalised."""
+        rows, lengths_B = len(batch.lengths), batch.lengths
+        embeddings, ends_B = self._embed(batch)
+        if prefix.cached:
+            hidden = self.core(
+                inputs_embeds=embeddings, past_key_values=prefix.cache(rows), use_cache=True
+            ).last_hidden_state
+            starts_B = torch.zeros_like(lengths_B)
+        else:
+            embeddings = torch.cat([prefix.embeddings(rows), embeddings], dim=1)
+            ends_B, starts_B = ends_B + prefix.length, torch.full_like(lengths_B, prefix.length)
+            at_T = torch.arange(embeddings.shape[1], device=ends_B.device)
+            mask = None if self.causal else (at_T < ends_B[:, None]).long()
+            hidden = self.core(
+                inputs_embeds=embeddings,
+                attention_mask=mask,
+                **({"use_cache": False} if self.causal else {}),
+            ).last_hidden_state
+        if self.pooling == "item":
+            return hidden[torch.arange(rows, device=ends_B.device), ends_B - 1]
+        if not self.causal:  # as sentence-transformers does: over the special tokens too
+            return _mean(hidden, torch.zeros_like(starts_B), ends_B)
+        means = _mean(hidden, starts_B, starts_B + lengths_B)
+        return torch.where(lengths_B[:, None] > 0, means, prefix.mean(hidden))
+
+    def _embed(self, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings [B, T + tail, d] of text and tail, and where each row ends [B]."""
+        lengths_B = batch.lengths
+        tail = len(self._suffix) + (self.pooling == "item")
+        ids_BT = F.pad(batch.ids, (0, tail))
+        at_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+        for k, token in enumerate(self._suffix):
+            ids_BT = torch.where(at_T == lengths_B[:, None] + k, token, ids_BT)
+        embeddings = self.core.get_input_embeddings()(ids_BT)
+        if self.item is not None:
+            marked = (at_T == lengths_B[:, None])[..., None]
+            embeddings = torch.where(marked, self.item.to(embeddings.dtype), embeddings)
+        return embeddings, lengths_B + tail
+
+    def _check_length(self) -> None:
+        limit = getattr(self.core.config, "max_position_embeddings", None)
+        need = len(self.tokens.prefix) + self.config.max_tokens + len(self.tokens.suffix) + 1
+        if limit is not None and need > limit:
+            raise ValueError(
+                f"encoder.max_tokens is {self.config.max_tokens}; with prompt and special tokens "
+                f"that is {need}, but {self.config.base!r} reads {limit} at most: lower it"
+            )
+        if self.causal and self.pooling == "mean" and not self.tokens.prefix:
+            raise ValueError(
+                "encoder.pooling is 'mean' and the prompt is empty: an item without text would "
+                "have no token to average; give a prompt, or pooling 'item'"
+            )
+
+
+def _mean(hidden_BTd: torch.Tensor, starts_B: torch.Tensor, ends_B: torch.Tensor) -> torch.Tensor:
+    """Mean over positions start <= t < end, [B, d]; an empty range gives zeros."""
+    at_T = torch.arange(hidden_BTd.shape[1], device=hidden_BTd.device)
+    inside_BT = (at_T >= starts_B[:, None]) & (at_T < ends_B[:, None])
+    total = torch.einsum("btd,bt->bd", hidden_BTd, inside_BT.to(hidden_BTd.dtype))
+    return total / (ends_B - starts_B).clamp(min=1)[:, None]
+
+
+def _resolve_pooling(pooling: str, causal: bool) -> str:
+    return pooling if pooling != "auto" else ("item" if causal else "mean")
+
+
+def _resolve_prompt(prompt: str | None, causal: bool) -> str:
+    return normalise_text(prompt if prompt is not None else DEFAULT_PROMPT if causal else "")
+
+
+def _tokenizer_sha256(tokenizer: Any) -> str:
+    """Hash of vocabulary, merges and rules, before any call sets padding or truncation."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return sha256_of_json(backend.to_str())
+
+
+def _check_finite(vectors: np.ndarray, texts: Sequence[str]) -> None:
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} of {len(vectors)} vectors are not finite, the first for the text "
+            f"{texts[bad[0]]!r}; the weights are damaged, or training diverged: lower its rate"
+        )
