@@ -154,8 +154,8 @@ def test_the_table_shows_every_domain_within_80_columns(two_domains):
     text = "\n".join(lines)
     for expected in ("books", "toys", "a domain", "Popul.", "negative transfer"):
         assert expected in text
-    [toys] = [line for line in lines if line.startswith("toys")]
-    [books] = [line for line in lines if line.startswith("books")]
+    [toys] = [line for line in lines if line.split()[:1] == ["toys"]]
+    [books] = [line for line in lines if line.split()[:1] == ["books"]]
     assert "▼" in toys
     assert "▲" in books
     assert "of oracle" not in text
