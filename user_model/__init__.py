@@ -1,18 +1,29 @@
 """Item vectors and histories in, user vectors out: the Hydra user model and its peers."""
 
+from user_model.distributed import Workers
 from user_model.hydra import Hydra, HydraConfig
 from user_model.items import ItemTable, ItemTableConfig
+from user_model.progress import EpochRecord, StepRecord, TrainingResult
+from user_model.recommender import ParameterCounts, Recommender
 from user_model.sasrec import SASRec, SASRecConfig
 from user_model.sequence import SequenceModel
+from user_model.training import train
 from user_model.training_config import TrainingConfig
 
 __all__ = [
+    "EpochRecord",
     "Hydra",
     "HydraConfig",
     "ItemTable",
     "ItemTableConfig",
+    "ParameterCounts",
+    "Recommender",
     "SASRec",
     "SASRecConfig",
     "SequenceModel",
+    "StepRecord",
     "TrainingConfig",
+    "TrainingResult",
+    "Workers",
+    "train",
 ]

@@ -38,7 +38,7 @@ def mix_integers(*values: int) -> int:
 
 
 def uniform_bits(keys_M: Tensor, width: int) -> Tensor:
-    """Return int16 [M, width], uniform over the 65,536 values, a pure function of int64 keys [M]."""
+    """Return int16 [M, width], uniform over its 65,536 values, a pure function of keys [M]."""
     lanes = torch.arange(1, -(-width // 4) + 1, device=keys_M.device) * _GOLDEN
     words = mix(keys_M[:, None] + lanes)
     return words.view(torch.int16)[:, :width]

@@ -5,8 +5,6 @@ The v heads are one selective scan with H = V heads and one B, C group a head: t
 v separate Mamba-2 layers, in one launch.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -6,7 +6,6 @@ Shapes: T packed tokens, S sequences, d model width, V heads, P width of a head 
 
 from typing import Literal, Self
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional

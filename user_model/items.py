@@ -88,7 +88,8 @@ class ItemTable(nn.Module):
         cls, config: ItemTableConfig, n_items: int, text_vectors: Tensor | None
     ) -> "ItemTable":
         """Make the table that `config` describes; raises ValueError where text is asked for and
-        absent."""
+        absent.
+        """
         if config.text and text_vectors is None:
             raise ValueError(
                 "text: the item table is to use text vectors and got none; pass the snapshot of "

@@ -1,0 +1,202 @@
+"""Packed batches of whole histories, the same whatever the number of workers.
+
+An epoch is a permutation of windows seeded by (seed, epoch), cut into global batches of about
+`batch_tokens` targets; a worker takes a contiguous part of each batch. Nothing is padded.
+Shapes: E events, U rows, W windows, T tokens (an input item and its target) of a batch, S windows
+of a batch.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64 = NDArray[np.int64]
+
+
+class Histories(Protocol):
+    """Rows of items as CSR arrays; any object with these two will do."""
+
+    @property
+    def offsets(self) -> Int64:
+        """Where each row begins and the last one ends, int64 [U + 1]."""
+        ...
+
+    @property
+    def items(self) -> Int64:
+        """Global item positions of all rows, oldest first, integers [E]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Stretches of rows that the model sees at once.
+
+    Attributes:
+        starts: int64 [W], the event that is a window's first input.
+        lengths: int64 [W], its number of inputs, and of targets: input t has target t + 1.
+    """
+
+    starts: Int64
+    lengths: Int64
+
+    @classmethod
+    def cut(cls, offsets: Int64, max_history: int | None) -> Self:
+        """Cut rows into windows of at most max_history inputs, the latest one full.
+
+        Windows are laid from the end of the row, since that is where evaluation looks; two
+        neighbours share one event, the target of one and the first input of the next.  Our choice.
+        """
+        targets = np.maximum(np.diff(offsets) - 1, 0)
+        longest = max_history if max_history is not None else max(int(targets.max(initial=1)), 1)
+        counts = -(-targets // longest)
+        row = np.repeat(np.arange(len(counts)), counts)
+        from_end = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        ends = offsets[row + 1] - 1 - from_end * longest
+        starts = np.maximum(offsets[row], ends - longest)
+        return cls(starts, ends - starts)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed windows.
+
+    Attributes:
+        items: int64 [T], the input items.
+        targets: int64 [T], the item that follows each.
+        domains: int64 [T], domain of each target.
+        cu_seqlens: int64 [S + 1], seams of the windows.
+        first_token: global index of the first token in the batch that this is a part of.
+    """
+
+    items: Int64
+    targets: Int64
+    domains: Int64
+    cu_seqlens: Int64
+    first_token: int = 0
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens T."""
+        return len(self.items)
+
+    def part(self, rank: int, size: int) -> "Batch":
+        """Return the windows of worker `rank` of `size`: contiguous, nearly equal in tokens.
+
+        The part may be empty where there are fewer windows than workers.
+        """
+        owner = self.cu_seqlens[:-1] * size // max(self.n_tokens, 1)
+        first, last = np.searchsorted(owner, [rank, rank + 1])
+        seams = self.cu_seqlens[first : last + 1]
+        tokens = slice(int(seams[0]), int(seams[-1]))
+        return Batch(
+            self.items[tokens], self.targets[tokens], self.domains[tokens],
+            seams - seams[0], int(seams[0]),
+        )  # fmt: skip
+
+
+class EpochBatches:
+    """The global batches of one epoch, by number."""
+
+    def __init__(self, batches: "Batches", order: Int64, batch_tokens: int) -> None:
+        self._batches = batches
+        self._order = order
+        ends = np.cumsum(batches.windows.lengths[order])
+        total = int(ends[-1])
+        self._n_batches = max(1, round(total / batch_tokens))
+        number = (ends - batches.windows.lengths[order]) * self._n_batches // total
+        self._cuts = np.searchsorted(number, np.arange(self._n_batches + 1))
+
+    def __len__(self) -> int:
+        return self._n_batches
+
+    def __getitem__(self, step: int) -> Batch:
+        if not 0 <= step < self._n_batches:
+            raise IndexError(step)
+        return self._batches.pack(self._order[self._cuts[step] : self._cuts[step + 1]])
+
+
+class Batches:
+    """Cuts histories into windows and packs them, epoch by epoch.
+
+    Args:
+        histories: rows of at least two events; shorter ones give nothing to learn.
+        domain_starts: int64 [D + 1], the first item of each domain, and the number of items.
+        batch_tokens: targets of a global batch, nearly.
+        max_history: inputs of a window; None: whole rows.
+        domain_temperature: a domain of n targets gets a share ~ n^temperature of an epoch. A
+            window with targets of several domains is drawn by the mean of theirs. An epoch keeps
+            its number of targets (in expectation); at 1 it is each window once.
+        seed: seed of the order.
+
+    Raises:
+        ValueError: no row has two events, or an item lies outside the domains.
+    """
+
+    def __init__(
+        self,
+        histories: Histories,
+        domain_starts: Int64,
+        *,
+        batch_tokens: int,
+        max_history: int | None,
+        domain_temperature: float = 1.0,
+        seed: int,
+    ) -> None:
+        self.items = np.ascontiguousarray(histories.items, dtype=np.int64)
+        self.domain_starts = np.asarray(domain_starts, dtype=np.int64)
+        offsets = np.asarray(histories.offsets, dtype=np.int64)
+        self.windows = Windows.cut(offsets, max_history)
+        self._batch_tokens, self._seed = batch_tokens, seed
+        self._check()
+        self.domains = np.searchsorted(self.domain_starts, self.items, side="right") - 1
+        self._repeats = None if domain_temperature == 1.0 else self._balance(domain_temperature)
+
+    @property
+    def n_targets(self) -> int:
+        """Targets of an epoch (in expectation, where domain_temperature is not 1)."""
+        return int(self.windows.lengths.sum())
+
+    def epoch(self, number: int) -> EpochBatches:
+        """Return the batches of epoch `number`, the same for the same (seed, number)."""
+        rng = np.random.default_rng([self._seed, number])
+        order = np.arange(len(self.windows.lengths))
+        if self._repeats is not None:
+            # Systematic rounding: a window drawn 2.3 times is taken 2 or 3 times.
+            drawn = np.floor(self._repeats + rng.random(len(order))).astype(np.int64)
+            order = np.repeat(order, drawn)
+            order = order if len(order) else np.arange(1)
+        return EpochBatches(self, rng.permutation(order), self._batch_tokens)
+
+    def pack(self, windows: Int64) -> Batch:
+        """Pack these windows one after the other."""
+        lengths = self.windows.lengths[windows]
+        cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
+        inside = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], lengths)
+        events = np.repeat(self.windows.starts[windows], lengths) + inside
+        return Batch(
+            self.items[events], self.items[events + 1], self.domains[events + 1], cu_seqlens
+        )
+
+    def _balance(self, temperature: float) -> NDArray[np.float64]:
+        """Return how often each window is drawn in an epoch, [W]."""
+        everything = self.pack(np.arange(len(self.windows.lengths)))
+        sizes = np.bincount(everything.domains, minlength=len(self.domain_starts) - 1)
+        shares = np.where(sizes > 0, np.maximum(sizes, 1.0) ** temperature, 0.0)
+        rates = shares / shares.sum() * sizes.sum() / np.maximum(sizes, 1)
+        sums = np.add.reduceat(rates[everything.domains], everything.cu_seqlens[:-1])
+        return sums / self.windows.lengths
+
+    def _check(self) -> None:
+        if len(self.windows.lengths) == 0:
+            raise ValueError(
+                "histories: no row has two events, expected an item and one that follows it; "
+                "there is nothing to train on"
+            )
+        low, high = int(self.items.min()), int(self.items.max())
+        if low < self.domain_starts[0] or high >= self.domain_starts[-1]:
+            raise ValueError(
+                f"histories: items from {low} to {high}, expected {self.domain_starts[0]} to "
+                f"{self.domain_starts[-1] - 1} (domain_starts); both must be of one corpus"
+            )

@@ -1,0 +1,105 @@
+"""A recommender: an item table and a sequence model whose vectors meet in one space.
+
+Shapes: T packed tokens, M items asked for, n histories, d width.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from user_model.batching import Int64
+from user_model.items import ItemTable
+from user_model.sequence import SequenceModel
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Trainable parameters: all of them, and those outside the id embedding."""
+
+    total: int
+    non_embedding: int
+
+
+class Recommender(nn.Module):
+    """Scores items for users: <user vector, item vector>, both L2-normalised [D].
+
+    Args:
+        items: the item table; its width is the sequence model's.
+        sequence_model: Hydra, SASRec, or any module with their call.
+    """
+
+    def __init__(self, items: ItemTable, sequence_model: nn.Module) -> None:
+        super().__init__()
+        self.items = items
+        self.sequence_model = sequence_model
+
+    def user_vectors(self, items_T: Tensor, cu_seqlens: Tensor) -> Tensor:
+        """Return the user's vector after each item, [T, d], L2-normalised.
+
+        Args:
+            items_T: int64 [T], packed global item positions, oldest first.
+            cu_seqlens: int64 [S + 1], seams.
+        """
+        return self.user_vectors_of(self.items(items_T), cu_seqlens)
+
+    def user_vectors_of(self, vectors_Td: Tensor, cu_seqlens: Tensor) -> Tensor:
+        """Return the user's vectors [T, d], L2-normalised, from item vectors [T, d]."""
+        model: SequenceModel = self.sequence_model
+        return functional.normalize(model(vectors_Td, cu_seqlens), dim=-1)
+
+    def item_vectors(self, items_M: Tensor) -> Tensor:
+        """Return the vectors [M, d] of items int64 [M], L2-normalised."""
+        return functional.normalize(self.items(items_M), dim=-1)
+
+    @torch.no_grad()
+    def encode_histories(
+        self, offsets: Int64, items: Int64, *, block_tokens: int = 32768
+    ) -> Tensor:
+        """Return each user's vector after the whole history, float32 [n, d], L2-normalised.
+
+        Runs in evaluation mode, in blocks of whole histories of about block_tokens items.
+
+        Args:
+            offsets: int64 [n + 1], where each history begins.
+            items: integers [offsets[-1]], global item positions, oldest first.
+            block_tokens: bound on the items of a block (a single longer history passes it).
+
+        Returns:
+            float32 [n, d] on the CPU; a row of zeros for an empty history: it tells nothing.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            users = torch.zeros(len(offsets) - 1, self.items.dim)
+            seen, inverse = np.unique(items, return_inverse=True)
+            device = next(self.parameters()).device
+            table = self.items(torch.from_numpy(seen.astype(np.int64)).to(device))
+            block = (np.asarray(offsets[:-1]) - offsets[0]) // block_tokens
+            for number in np.unique(block):
+                first, last = np.searchsorted(block, [number, number + 1])
+                rows = torch.from_numpy(inverse[offsets[first] : offsets[last]]).to(device)
+                seams = np.asarray(offsets[first : last + 1], dtype=np.int64) - offsets[first]
+                users[first:last] = self._last_vectors(table, rows, seams)
+            return users
+        finally:
+            self.train(was_training)
+
+    def _last_vectors(self, table: Tensor, rows_T: Tensor, seams: Int64) -> Tensor:
+        """Return the vectors after the last item of each history, zeros after an empty one."""
+        filled = np.flatnonzero(np.diff(seams))
+        users = torch.zeros(len(seams) - 1, self.items.dim)
+        if len(filled):
+            cu_seqlens = np.concatenate([[0], seams[filled + 1]])
+            vectors = functional.embedding(rows_T, table)
+            packed = self.user_vectors_of(vectors, torch.from_numpy(cu_seqlens).to(rows_T.device))
+            users[filled] = packed[torch.from_numpy(cu_seqlens[1:] - 1)].float().cpu()
+        return users
+
+    def parameter_counts(self) -> ParameterCounts:
+        """Count trainable parameters, with and without the id embedding."""
+        total = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        ids = 0 if self.items.ids is None else self.items.ids.numel()
+        return ParameterCounts(total, total - ids)

@@ -1,0 +1,108 @@
+"""Checkpoints of a training in flight: weights, optimiser, best weights, and where it stands.
+
+A checkpoint is a folder step-N with a manifest; the one before is removed once the new one is
+complete. The order of the data, the negatives and the dropout are functions of (seed, epoch, step),
+and torch's generator is seeded anew at every step, so no generator state needs saving.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from user_model.batching import Batches
+from user_model.checkpoint import (
+    MANIFEST,
+    CheckpointError,
+    load_state,
+    read_record,
+    read_tensors,
+    save_tensors,
+)
+from user_model.optimizer import dense_state, load_dense_state
+from user_model.progress import Progress
+from user_model.step import TrainingStep
+from user_model.training_config import TrainingConfig
+
+_MODEL, _BEST, _OPTIMIZER = "model.safetensors", "best.safetensors", "optimizer.safetensors"
+
+
+def training_identity(
+    step: TrainingStep, batches: Batches, config: TrainingConfig, seed: int
+) -> dict[str, Any]:
+    """Return what must be equal for a checkpoint to be continued: settings, seed, data, model."""
+    data = hashlib.sha256()
+    for array in (batches.items, batches.windows.starts, batches.domain_starts):
+        data.update(array.tobytes())
+    shapes = sorted((n, list(t.shape)) for n, t in step.model.state_dict().items())
+    return {
+        "config": config.model_dump(mode="json"),
+        "seed": seed,
+        "data": data.hexdigest(),
+        "model": hashlib.sha256(repr(shapes).encode()).hexdigest(),
+    }
+
+
+class TrainingCheckpoints:
+    """The checkpoints of one training.
+
+    Args:
+        folder: where they stand, a folder each.
+        identity: what `training_identity` gives; a checkpoint of another is refused.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self.folder, self.identity = folder, identity
+
+    def save(self, step: TrainingStep, progress: Progress, best: dict[str, Tensor] | None) -> None:
+        """Write a checkpoint, then remove the ones before it."""
+        before = self._complete()
+        optimizer = dense_state(step.optimizer, step.dense)
+        if step.rows is not None:
+            optimizer |= step.rows.state()
+        files = {_MODEL: step.model.state_dict(), _OPTIMIZER: optimizer}
+        if best is not None:
+            files[_BEST] = best
+        record = {"identity": self.identity, "progress": progress.to_json()}
+        target = self.folder / f"step-{progress.step:09d}"
+        save_tensors(target, files, record)
+        for old in before:
+            if old != target:
+                (old / MANIFEST).unlink()
+                shutil.rmtree(old)
+
+    def load(self, step: TrainingStep) -> tuple[Progress, dict[str, Tensor] | None] | None:
+        """Restore the newest checkpoint into `step`; None where there is none.
+
+        Returns:
+            where training stood, and the best weights so far.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged, or of another training.
+        """
+        found = self._complete()
+        if not found:
+            return None
+        folder = found[-1]
+        record = read_record(folder)
+        self._check(record["identity"], folder)
+        load_state(step.model, read_tensors(folder, _MODEL), str(folder / _MODEL))
+        state = read_tensors(folder, _OPTIMIZER)
+        load_dense_state(step.optimizer, step.dense, state)
+        if step.rows is not None:
+            step.rows.load_state(state)
+        best = read_tensors(folder, _BEST) if (folder / _BEST).is_file() else None
+        return Progress.from_json(record["progress"]), best
+
+    def _complete(self) -> list[Path]:
+        return sorted(p.parent for p in self.folder.glob(f"step-*/{MANIFEST}"))
+
+    def _check(self, identity: dict[str, Any], folder: Path) -> None:
+        different = [k for k, v in self.identity.items() if identity.get(k) != v]
+        if different:
+            raise CheckpointError(
+                f"{folder}: the checkpoint is of a training with another {', '.join(different)}; "
+                "remove the folder to begin anew, or go back to what it was made with"
+            )

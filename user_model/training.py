@@ -1,0 +1,187 @@
+"""Training of a recommender: epochs of packed batches, validation, early stop, checkpoints."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from user_model.batching import Batch, Batches, Histories, Int64
+from user_model.checkpoint import copy_state
+from user_model.distributed import Workers
+from user_model.optimizer import learning_rate
+from user_model.progress import EpochRecord, Progress, StepRecord, TrainingResult
+from user_model.recommender import Recommender
+from user_model.resume import TrainingCheckpoints, training_identity
+from user_model.step import NonFiniteLossError, TrainingStep, domains_of
+from user_model.training_config import TrainingConfig
+
+Validate = Callable[[Recommender], float]
+
+
+def train(
+    model: Recommender,
+    histories: Histories,
+    domain_starts: Int64,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    workers: Workers | None = None,
+    validate: Validate | None = None,
+    checkpoint_dir: Path | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_step: Callable[[StepRecord], None] | None = None,
+    domain_names: Sequence[str] | None = None,
+) -> TrainingResult:
+    """Train `model` in place and leave the weights of the best validated epoch in it.
+
+    The same (model, histories, config, seed) give the same weights whatever the number of workers,
+    up to the order in which gradients are added, and bit for bit on one CPU worker, whether or not
+    training was interrupted and resumed from `checkpoint_dir`.
+
+    Args:
+        model: recommender; with several workers, worker 0's weights are the ones that count.
+        histories: training rows as CSR arrays (offsets int64 [U + 1], items [E], oldest first);
+            the same on every worker.
+        domain_starts: int64 [D + 1], the first item of each domain, and the number of items.
+        config: settings.
+        seed: seed of the order, the negatives and the dropout.
+        workers: this process among those that train; None: alone.
+        validate: called on every worker with the model in evaluation mode, without gradients;
+            larger is better, and worker 0's value counts. None: the last weights stay.
+        checkpoint_dir: folder of checkpoints, shared by the workers; a training found there is
+            continued, its completed epochs not reported again.
+        on_epoch: told of each epoch, on every worker.
+        on_step: told of each step, on every worker.
+        domain_names: names of the domains for error messages.
+
+    Returns:
+        what came of it; the model is in evaluation mode.
+
+    Raises:
+        ValueError: data, settings or workers do not fit together.
+        NonFiniteLossError: the loss is not finite; the message names step and domains.
+        CheckpointError: the checkpoint is damaged, or of another training.
+    """
+    workers = workers if workers is not None else Workers()
+    workers.check()
+    batches = Batches(
+        histories, domain_starts, batch_tokens=config.batch_tokens, seed=seed,
+        max_history=config.max_history, domain_temperature=config.domain_temperature,
+    )  # fmt: skip
+    if int(domain_starts[-1]) > model.items.n_items:
+        raise ValueError(
+            f"domain_starts: ends at {int(domain_starts[-1])}, expected at most the "
+            f"{model.items.n_items} items of the model's table; build the table for this corpus"
+        )
+    model.items.mark_seen(torch.from_numpy(batches.items))
+    workers.from_first([p.data for p in model.parameters()])
+    step = TrainingStep(model, batches, config, seed=seed, workers=workers)
+    checkpoints = None
+    if checkpoint_dir is not None:
+        identity = training_identity(step, batches, config, seed)
+        checkpoints = TrainingCheckpoints(checkpoint_dir, identity)
+    training = _Training(step, batches, checkpoints, validate, on_epoch, on_step, domain_names)
+    with torch.random.fork_rng(devices=[]):
+        return training.run()
+
+
+class _Training:
+    """The loop over epochs and its state."""
+
+    def __init__(
+        self,
+        step: TrainingStep,
+        batches: Batches,
+        checkpoints: TrainingCheckpoints | None,
+        validate: Validate | None,
+        on_epoch: Callable[[EpochRecord], None] | None,
+        on_step: Callable[[StepRecord], None] | None,
+        domain_names: Sequence[str] | None,
+    ) -> None:
+        self.step, self.batches, self.checkpoints = step, batches, checkpoints
+        self.validate, self.on_epoch, self.on_step = validate, on_epoch, on_step
+        self.domain_names = domain_names
+        self.config, self.workers, self.model = step.config, step.workers, step.model
+        self.progress = Progress()
+        self.best: dict[str, Tensor] | None = None
+        self.lr = 0.0
+
+    def run(self) -> TrainingResult:
+        restored = self.checkpoints.load(self.step) if self.checkpoints is not None else None
+        if restored is not None:
+            self.progress, self.best = restored
+        while self.progress.epoch < self.config.epochs and not self._exhausted():
+            self._epoch()
+        if self.best is not None:
+            self.model.load_state_dict(self.best)
+        self.model.eval()
+        return self.progress.result(stopped_early=self._exhausted())
+
+    def _exhausted(self) -> bool:
+        return self.progress.stale >= self.config.patience
+
+    def _epoch(self) -> None:
+        progress = self.progress
+        epoch = self.batches.epoch(progress.epoch)
+        self.model.train()
+        for number in range(progress.batch, len(epoch)):
+            began = time.perf_counter()
+            batch = epoch[number]
+            loss = self._learn(batch, number, len(epoch))
+            progress.batch, progress.step = number + 1, progress.step + 1
+            progress.tokens += batch.n_tokens
+            progress.loss_sum += loss * batch.n_tokens
+            progress.seconds += time.perf_counter() - began
+            self._after_step(loss, batch, last=number + 1 == len(epoch))
+        record, is_best = progress.close_epoch(self._validated(), self.lr)
+        if is_best:
+            self.best = copy_state(self.model)
+        self._save()
+        if self.on_epoch is not None:
+            self.on_epoch(record)
+
+    def _learn(self, batch: Batch, number: int, n_batches: int) -> float:
+        progress = self.progress
+        done = (progress.epoch + number / n_batches) / self.config.epochs
+        self.lr = learning_rate(self.config, progress.step, done)
+        try:
+            return self.step.run(batch, progress.epoch, number, self.lr)
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(self._explain(batch, error)) from error
+
+    def _explain(self, batch: Batch, error: NonFiniteLossError) -> str:
+        numbers = domains_of(batch)
+        names = self.domain_names
+        domains = [names[d] if names is not None else f"domain {d}" for d in numbers]
+        loss, norm = error.args
+        return (
+            f"loss: got {loss} (norm of the gradient {norm}) at step {self.progress.step + 1}, "
+            f"epoch {self.progress.epoch + 1}, with targets of {', '.join(domains)}, expected a "
+            "finite number; lower lr, raise temperature, or look for odd text vectors there"
+        )
+
+    def _after_step(self, loss: float, batch: Batch, *, last: bool) -> None:
+        progress, every = self.progress, self.config.checkpoint_steps
+        if self.on_step is not None:
+            record = StepRecord(progress.step, progress.epoch + 1, loss, self.lr, batch.n_tokens)
+            self.on_step(record)
+        if every is not None and progress.step % every == 0 and not last:
+            self._save()
+
+    def _validated(self) -> float | None:
+        number = self.progress.epoch + 1
+        last = number == self.config.epochs
+        if self.validate is None or (number % self.config.validate_every and not last):
+            return None
+        self.model.eval()
+        with torch.no_grad():
+            return self.workers.agree(float(self.validate(self.model)))
+
+    def _save(self) -> None:
+        if self.checkpoints is None:
+            return
+        if self.workers.rank == 0:
+            self.checkpoints.save(self.step, self.progress, self.best)
+        self.workers.wait()
