@@ -1,0 +1,67 @@
+"""CSV records out of lines, so that one stray quote costs its own line and not all that follow."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+OTHER_COUNT = "has more or fewer fields than the header"
+_NOT_CLOSED = "has a quote that is not closed"
+_NOT_CSV = "is not valid CSV: a quote within a field must be doubled, and the field quoted"
+# A record of more lines than this is taken for one with a stray quote.
+_MOST_LINES = 200
+
+
+@dataclass(frozen=True)
+class CsvRecord:
+    """One record: the number of its first line, its text, its fields, or what is wrong."""
+
+    line: int
+    text: str
+    fields: tuple[str, ...]
+    fault: str | None
+
+
+def csv_records(numbers: Sequence[int], texts: Sequence[str]) -> Iterator[CsvRecord]:
+    """Records in order; the first, the header, sets how many fields each must have.
+
+    A quoted field may span lines. A record that is not valid gives a fault for its first line
+    alone, and reading goes on with the next line.
+
+    Args:
+        numbers: the 1-based number of each line.
+        texts: the lines without their ends.
+    """
+    at, width = 0, None
+    while at < len(texts):
+        end = _record_end(texts, at)
+        text = texts[at] if end is None else "\n".join(texts[at:end])
+        fields, fault = ((), _NOT_CLOSED) if end is None else _parsed(text, width)
+        if fault is not None:
+            end, text = at + 1, texts[at]
+        yield CsvRecord(numbers[at], text, fields, fault)
+        width = len(fields) if width is None else width
+        at = end or at + 1
+
+
+def _record_end(texts: Sequence[str], start: int) -> int | None:
+    """The line after the record's last: where the number of quotes is even again."""
+    is_open = False
+    for at in range(start, min(len(texts), start + _MOST_LINES)):
+        is_open ^= texts[at].count('"') % 2 == 1
+        if not is_open:
+            return at + 1
+    return None
+
+
+def _parsed(text: str, width: int | None) -> tuple[tuple[str, ...], str | None]:
+    try:
+        records = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error:
+        return (), _NOT_CSV
+    if len(records) != 1:
+        return (), _NOT_CSV
+    fields = tuple(records[0])
+    return fields, OTHER_COUNT if width is not None and len(fields) != width else None

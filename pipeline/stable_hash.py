@@ -1,0 +1,44 @@
+"""64-bit hashes that never change: not with Python's seed, a library's version or the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+UInt64Array = NDArray[np.uint64]
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+_M1 = np.uint64(0xBF58476D1CE4E5B9)
+_M2 = np.uint64(0x94D049BB133111EB)
+
+
+def hash_text(text: str) -> int:
+    """The hash of one text, 0 to 2**64 - 1: the first 8 bytes of its BLAKE2b."""
+    return int.from_bytes(blake2b(text.encode("utf-8"), digest_size=8).digest(), "little")
+
+
+def hash_texts(texts: Iterable[str]) -> UInt64Array:
+    """`hash_text` of each text, uint64 [n]."""
+    return np.fromiter((hash_text(text) for text in texts), dtype=np.uint64)
+
+
+def mixed(*parts: UInt64Array | int) -> UInt64Array:
+    """One hash out of several, element by element and in their order (splitmix64 steps).
+
+    Args:
+        parts: uint64 arrays that broadcast together, or numbers from 0 to 2**64 - 1.
+    """
+    state = np.zeros((), dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for part in parts:
+            state = _finish((state ^ np.asarray(part, dtype=np.uint64)) + _ODD)
+    return np.asarray(state, dtype=np.uint64)
+
+
+def _finish(value: UInt64Array) -> UInt64Array:
+    value = (value ^ (value >> np.uint64(30))) * _M1
+    value = (value ^ (value >> np.uint64(27))) * _M2
+    return value ^ (value >> np.uint64(31))
