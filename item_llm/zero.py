@@ -1,0 +1,176 @@
+"""accelerate and DeepSpeed ZeRO around one module, on GPUs (nccl) or CPUs (gloo).
+
+What CPUs need, each found the hard way: DeepSpeed must be told of the CPU before it is imported;
+its shared-memory collectives and its Adam would compile C++ for minutes, so the first are switched
+off and the optimizer is torch's; accelerate takes a CPU for plain data parallelism unless the
+backend is named, so what came out is asserted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+if TYPE_CHECKING:
+    from item_llm.training import FinetuningConfig
+
+
+@contextmanager
+def process_group(workers: int) -> Iterator[None]:
+    """Use the caller's process group (or torchrun's environment); for one worker make one.
+
+    Raises:
+        ValueError: the group has another number of processes than `workers`.
+    """
+    ours = not dist.is_initialized()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        if not torch.cuda.is_available():
+            stack.enter_context(_environment({"DS_ACCELERATOR": "cpu"}))
+        if ours:
+            _initialise(Path(folder) / "store")
+            stack.callback(dist.destroy_process_group)
+        if dist.get_world_size() != workers:
+            raise ValueError(
+                f"fine-tuning was asked for {workers} workers, but the process group has "
+                f"{dist.get_world_size()}: start as many processes, or change the number"
+            )
+        rank = str(dist.get_rank())
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(workers)}
+        stack.enter_context(_environment(names))
+        stack.enter_context(_environment({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}))
+        yield
+
+
+@contextmanager
+def _environment(defaults: dict[str, str]) -> Iterator[None]:
+    """Set variables that are not set yet (accelerate and DeepSpeed ask for them), for a while."""
+    ours = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+def _initialise(store: Path) -> None:
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if "RANK" in os.environ and "MASTER_ADDR" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, init_method=f"file://{store}", rank=0, world_size=1)
+
+
+class ShardedModule:
+    """A module whose trainable parameters, gradients or weights are sharded over the workers.
+
+    Attributes:
+        module: the DeepSpeed engine: call it, so that ZeRO-3 fetches weights.
+        optimizer: torch's AdamW, over this worker's shard.
+    """
+
+    def __init__(self, model: nn.Module, config: FinetuningConfig, pairs_per_worker: int) -> None:
+        from accelerate import Accelerator, DeepSpeedPlugin, InitProcessGroupKwargs
+        from accelerate.utils import DistributedType
+        from deepspeed.ops import __compatible_ops__
+        from deepspeed.utils import logger
+
+        logger.setLevel(logging.WARNING)
+        __compatible_ops__["deepspeed_shm_comm"] = False
+        plugin = DeepSpeedPlugin(
+            hf_ds_config=_deepspeed_config(config, pairs_per_worker), zero3_init_flag=False
+        )
+        self._accelerator = Accelerator(
+            deepspeed_plugin=plugin,
+            kwargs_handlers=[InitProcessGroupKwargs(backend=dist.get_backend())],
+        )
+        assert self._accelerator.distributed_type == DistributedType.DEEPSPEED
+        assert self._accelerator.num_processes == dist.get_world_size()
+        self._trainable = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self._trainable, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.module, _ = self._accelerator.prepare(model, self.optimizer)
+        assert self.module.zero_optimization_stage() == config.zero_stage
+
+    @property
+    def device(self) -> torch.device:
+        """Where this worker computes."""
+        return torch.device(self._accelerator.device)
+
+    def close(self) -> None:
+        """Forget accelerate's process-wide state, so that another module can be trained."""
+        from accelerate.state import AcceleratorState
+
+        self.module.destroy()
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+    def backward(self, loss: torch.Tensor, *, last: bool, learning_rate: float) -> None:
+        """Add a micro-batch's gradients; with `last`, clip them and step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._accelerator.gradient_state._set_sync_gradients(last)
+        self._accelerator.backward(loss)
+
+    def whole_parameters(self) -> dict[str, torch.Tensor]:
+        """Trainable parameters by name, whole, on the CPU; every worker must call it."""
+        import deepspeed
+
+        named = {k: p for k, p in self.module.module.named_parameters() if p.requires_grad}
+        sharded = [p for p in named.values() if hasattr(p, "ds_id")]
+        with deepspeed.zero.GatheredParameters(sharded, modifier_rank=None, enabled=bool(sharded)):
+            return {k: p.detach().float().cpu().clone() for k, p in named.items()}
+
+    def optimizer_shards(self) -> list[torch.Tensor]:
+        """Flat parameters of this worker's shard, the keys of the optimizer's state."""
+        stage3 = getattr(self.module.optimizer, "fp32_partitioned_groups_flat", None)
+        if stage3 is not None:
+            return list(stage3)
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def optimizer_elements(self) -> int:
+        """Elements of Adam's moments that this worker holds."""
+        tensors = (t for state in self.optimizer.state.values() for t in state.values())
+        return sum(t.numel() for t in tensors if torch.is_tensor(t) and t.dim() > 0)
+
+    def weight_elements(self) -> int:
+        """Elements of all weights that this worker holds between steps."""
+        return sum(
+            p.ds_tensor.numel() if _is_split(p) else p.numel()
+            for p in self.module.module.parameters()
+        )
+
+    def trainable_elements(self) -> int:
+        """Elements of all trainable parameters together."""
+        return sum(getattr(p, "ds_numel", p.numel()) for p in self._trainable)
+
+
+def _is_split(parameter: Any) -> bool:
+    """Whether ZeRO-3 has this weight in shards (small ones stay whole)."""
+    return hasattr(parameter, "ds_id") and parameter.numel() != parameter.ds_numel
+
+
+def _deepspeed_config(config: FinetuningConfig, pairs_per_worker: int) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": pairs_per_worker,
+        "gradient_accumulation_steps": config.gradient_accumulation,
+        "gradient_clipping": config.gradient_clip,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "contiguous_gradients": True,
+            "overlap_comm": False,
+            "stage3_param_persistence_threshold": config.stage3_persistence_threshold,
+        },
+    }
