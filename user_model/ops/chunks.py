@@ -3,6 +3,10 @@
 A tensor [T, H, K] of tokens becomes [M, Q, K]: one matrix a chunk and head, by one gather; padded
 slots repeat a token of the same sequence, and their step is 0, which leaves a state as it is.
 
+log_GHQ is the log of the decay from before the chunk to each token, a cumulative sum in float64: a
+decay between two tokens is the exponential of a difference, and one strong step before them would
+leave float32 too few digits for it. Decays are returned in the type of the computation.
+
 Shapes: T tokens, S sequences, H heads, P head width, N state, G chunks, Q tokens a chunk,
 M = G*H matrices (chunk-major), F chunks that are the first of their sequence.
 """
@@ -13,6 +17,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from user_model.ops.packing import Plan
@@ -48,28 +53,34 @@ def to_tokens(values_MQK: Tensor, rows: Tensor, heads: int) -> Tensor:
     return values_MQK.reshape(-1, K).index_select(0, rows).view(-1, heads, K)
 
 
-def decay(log_GHQ: Tensor) -> Tensor:
+def log_decay(step_GHQ: Tensor, A_H: Tensor) -> Tensor:
+    """Return log_GHQ in float64."""
+    return torch.cumsum(step_GHQ.double() * A_H.double()[:, None], -1)
+
+
+def decay(log_GHQ: Tensor, dtype: torch.dtype) -> Tensor:
     """Return [M, Q, Q]: exp(log_i - log_j) where j <= i, else 0."""
     Q = log_GHQ.shape[-1]
     future = torch.ones(Q, Q, dtype=torch.bool, device=log_GHQ.device).triu(1)
     log_MQ = log_GHQ.view(-1, Q)
     # Masked before exp: the upper triangle would overflow.
-    return (log_MQ[:, :, None] - log_MQ[:, None, :]).masked_fill_(future, float("-inf")).exp_()
+    between_MQQ = (log_MQ[:, :, None] - log_MQ[:, None, :]).to(dtype)
+    return between_MQQ.masked_fill_(future, float("-inf")).exp_()
 
 
-def since_start(log_GHQ: Tensor) -> Tensor:
+def since_start(log_GHQ: Tensor, dtype: torch.dtype) -> Tensor:
     """Return [M, Q, 1]: the decay from before the chunk to each of its tokens."""
-    return log_GHQ.exp().view(-1, log_GHQ.shape[-1], 1)
+    return log_GHQ.exp().to(dtype).view(-1, log_GHQ.shape[-1], 1)
 
 
-def until_end(log_GHQ: Tensor) -> Tensor:
+def until_end(log_GHQ: Tensor, dtype: torch.dtype) -> Tensor:
     """Return [M, Q, 1]: the decay from each token to the end of its chunk."""
-    return (log_GHQ[..., -1:] - log_GHQ).exp_().view(-1, log_GHQ.shape[-1], 1)
+    return (log_GHQ[..., -1:] - log_GHQ).exp_().to(dtype).view(-1, log_GHQ.shape[-1], 1)
 
 
-def gate(log_GHQ: Tensor) -> Tensor:
+def gate(log_GHQ: Tensor, dtype: torch.dtype) -> Tensor:
     """Return [G, H, 1, 1]: the decay over the whole chunk."""
-    return log_GHQ[..., -1, None, None].exp()
+    return log_GHQ[..., -1, None, None].exp().to(dtype)
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class States:
     def final(self, log_GHQ: Tensor, initial_SHNP: Tensor | None, plan: Plan) -> Tensor:
         """Return the state after each sequence, [S, H, N, P]; an empty one keeps its initial."""
         last = plan.last_chunks
-        ended = self.added[last] + gate(log_GHQ)[last] * self.incoming[last]
+        ended = self.added[last] + gate(log_GHQ, self.added.dtype)[last] * self.incoming[last]
         if initial_SHNP is None:
             everyone = ended.new_zeros(plan.n_sequences, *ended.shape[1:])
         else:
@@ -95,9 +106,9 @@ def carry(
 ) -> States:
     """Run the recurrence over chunks, one step for all sequences at once."""
     G, H, _ = log_GHQ.shape
-    weighted_MQN = b_MQN * until_end(log_GHQ)
+    weighted_MQN = b_MQN * until_end(log_GHQ, b_MQN.dtype)
     added = torch.bmm(weighted_MQN.mT, xs_MQP).view(G, H, b_MQN.shape[-1], xs_MQP.shape[-1])
-    incoming, through = torch.empty_like(added), gate(log_GHQ)
+    incoming, through = torch.empty_like(added), gate(log_GHQ, added.dtype)
     incoming[: plan.n_first] = 0.0 if initial_SHNP is None else initial_SHNP[plan.order]
     for now, after in _steps(plan):
         torch.addcmul(added[now], through[now], incoming[now], out=incoming[after])
@@ -112,14 +123,14 @@ class CarryGradients:
         inputs: to s * x, [M, Q, P].
         b: to B, [M, Q, N].
         c: to C, [M, Q, N].
-        last: to the last log decay of each chunk, [G, H].
+        exponents: to the log decay of each token's own step, [G, H, Q].
         initial: of the initial states, [S, H, N, P]; None if there were none.
     """
 
     inputs: Tensor
     b: Tensor
     c: Tensor
-    last: Tensor
+    exponents: Tensor
     initial: Tensor | None
 
 
@@ -136,7 +147,8 @@ def carry_backward(
     has_initial: bool,
 ) -> CarryGradients:
     """Differentiate `carry` and its use, y += exp(log) C incoming."""
-    through, dy_decayed_MQP = gate(log_GHQ), dy_MQP * since_start(log_GHQ)
+    dtype = dy_MQP.dtype
+    through, dy_decayed_MQP = gate(log_GHQ, dtype), dy_MQP * since_start(log_GHQ, dtype)
     dincoming = torch.bmm(c_MQN.mT, dy_decayed_MQP).view_as(incoming_GHNP)
     doutgoing = torch.zeros_like(incoming_GHNP)
     if dfinal_SHNP is not None:
@@ -153,14 +165,20 @@ def carry_backward(
         dinitial = dincoming.new_zeros(shape) if dfinal_SHNP is None else dfinal_SHNP.clone()
         dinitial.index_copy_(0, plan.order, dincoming[first])
 
-    to_end, doutgoing_MNP = until_end(log_GHQ), doutgoing.flatten(0, 1)
+    to_end, doutgoing_MNP = until_end(log_GHQ, dtype), doutgoing.flatten(0, 1)
     db_MQN = torch.bmm(xs_MQP, doutgoing_MNP.mT).mul_(to_end)
+    dc_MQN = torch.bmm(dy_decayed_MQP, incoming_GHNP.flatten(0, 1).mT)
+    # Sums of the paths through each step, none of them a difference of two that nearly cancel:
+    # from before the chunk to later outputs, from earlier inputs to its end, and right through.
+    later_GHQ = (c_MQN * dc_MQN).sum(-1).view_as(log_GHQ).flip(-1).cumsum(-1).flip(-1)
+    from_GHQ = (b_MQN * db_MQN).sum(-1).view_as(log_GHQ)
+    earlier_GHQ = F.pad(from_GHQ[..., :-1].cumsum(-1), (1, 0))
     passed_GH = (incoming_GHNP * doutgoing).sum((-1, -2)).mul_(through[..., 0, 0])
     return CarryGradients(
         inputs=torch.bmm(b_MQN, doutgoing_MNP).mul_(to_end),
         b=db_MQN,
-        c=torch.bmm(dy_decayed_MQP, incoming_GHNP.flatten(0, 1).mT),
-        last=passed_GH + (b_MQN * db_MQN).sum((-1, -2)).view_as(passed_GH),
+        c=dc_MQN,
+        exponents=later_GHQ + earlier_GHQ + passed_GH[..., None],
         initial=dinitial,
     )
 

@@ -57,16 +57,17 @@ class _ChunkedScan(torch.autograd.Function):
         H = x_THP.shape[1]
         x_MQP, b_MQN, c_MQN = (chunks.to_chunks(t, plan) for t in (x_THP, B_THN, C_THN))
         step_GHQ = chunks.steps_to_chunks(step_TH, plan)
-        log_GHQ = torch.cumsum(step_GHQ * A_H[:, None], -1)
+        log_GHQ = chunks.log_decay(step_GHQ, A_H)
         xs_MQP = x_MQP * step_GHQ.view(-1, plan.chunk, 1)
 
-        y_MQP = torch.bmm(torch.bmm(c_MQN, b_MQN.mT).mul_(chunks.decay(log_GHQ)), xs_MQP)
+        mixing_MQQ = torch.bmm(c_MQN, b_MQN.mT).mul_(chunks.decay(log_GHQ, x_THP.dtype))
+        y_MQP = torch.bmm(mixing_MQQ, xs_MQP)
         incoming_GHNP = final_SHNP = None
         if return_final_state or initial_SHNP is not None or len(plan.step_sizes) > 1:
             states = chunks.carry(xs_MQP, b_MQN, log_GHQ, initial_SHNP, plan)
             incoming_GHNP = states.incoming
             carried = slice(0 if initial_SHNP is not None else plan.n_first * H, None)
-            decayed_MQN = c_MQN[carried] * chunks.since_start(log_GHQ)[carried]
+            decayed_MQN = c_MQN[carried] * chunks.since_start(log_GHQ, c_MQN.dtype)[carried]
             y_MQP[carried].baddbmm_(decayed_MQN, incoming_GHNP.flatten(0, 1)[carried])
             if return_final_state:
                 final_SHNP = states.final(log_GHQ, initial_SHNP, plan)
@@ -87,8 +88,9 @@ class _ChunkedScan(torch.autograd.Function):
         dy_MQP = _output_gradient(dy_THP, x_MQP, H, plan)
         xs_MQP = x_MQP * step_GHQ.view(-1, Q, 1)
 
-        dxs_MQP, db_MQN, dc_MQN = _chunk_backward(dy_MQP, xs_MQP, b_MQN, c_MQN, log_GHQ)
-        last_GH: Tensor | float = 0.0
+        dxs_MQP, db_MQN, dc_MQN, dexponent_GHQ = _chunk_backward(
+            dy_MQP, xs_MQP, b_MQN, c_MQN, log_GHQ
+        )
         dinitial_SHNP = None
         if incoming_GHNP is not None:
             carried = chunks.carry_backward(
@@ -97,12 +99,9 @@ class _ChunkedScan(torch.autograd.Function):
             )  # fmt: skip
             dxs_MQP, db_MQN = dxs_MQP.add_(carried.inputs), db_MQN.add_(carried.b)
             dc_MQN = dc_MQN.add_(carried.c)
-            last_GH, dinitial_SHNP = carried.last, carried.initial
+            dexponent_GHQ = dexponent_GHQ.add_(carried.exponents)
+            dinitial_SHNP = carried.initial
 
-        # Whichever path it came by, a term of dlog is in C.dC of its row or B.dB of its column.
-        dlog_GHQ = ((c_MQN * dc_MQN).sum(-1) - (b_MQN * db_MQN).sum(-1)).view(G, H, Q)
-        dlog_GHQ[..., -1] += last_GH
-        dexponent_GHQ = dlog_GHQ.flip(-1).cumsum(-1).flip(-1)
         dstep_GHQ = (dxs_MQP * x_MQP).sum(-1).view(G, H, Q).addcmul_(dexponent_GHQ, A_H[:, None])
         dx_GHQP = dxs_MQP.view(G, H, Q, -1).mul_(step_GHQ[..., None])
         dx_GHQP.addcmul_(dy_MQP.view_as(dx_GHQP), D_H[:, None, None])
@@ -134,13 +133,19 @@ def _output_gradient(dy_THP: Tensor | None, x_MQP: Tensor, H: int, plan: Plan) -
 
 def _chunk_backward(
     dy_MQP: Tensor, xs_MQP: Tensor, b_MQN: Tensor, c_MQN: Tensor, log_GHQ: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Differentiate y = (C B^T * decay) xs within each chunk: dxs, dB, dC."""
-    decay_MQQ = chunks.decay(log_GHQ)
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Differentiate y = (C B^T * decay) xs within each chunk: dxs, dB, dC, d(log decay a step)."""
+    decay_MQQ = chunks.decay(log_GHQ, dy_MQP.dtype)
     mixing_MQQ = torch.bmm(c_MQN, b_MQN.mT).mul_(decay_MQQ)
-    dproducts_MQQ = torch.bmm(dy_MQP, xs_MQP.mT).mul_(decay_MQQ)
+    dproducts_MQQ = torch.bmm(dy_MQP, xs_MQP.mT)
+    # Step t decays every path from j < t to i >= t. Row sums minus column sums would say the same,
+    # but as a small difference of large numbers.
+    later = torch.ones_like(decay_MQQ[:1]).triu_().expand_as(decay_MQQ)
+    through_MQQ = torch.bmm(later, mixing_MQQ * dproducts_MQQ).tril_(-1)
+    dproducts_MQQ.mul_(decay_MQQ)
     return (
         torch.bmm(mixing_MQQ.mT, dy_MQP),
         torch.bmm(dproducts_MQQ.mT, c_MQN),
         torch.bmm(dproducts_MQQ, b_MQN),
+        through_MQQ.sum(2).view_as(log_GHQ),
     )
