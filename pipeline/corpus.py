@@ -204,6 +204,12 @@ def user_key(platform: str, user: str, sequence_domain: str | None = None) -> st
     return ":".join([platform, *([sequence_domain] if sequence_domain else []), user])
 
 
+def person_key(key: str) -> str:
+    """The person behind a row's key, `platform:user`, whichever domain the row is of."""
+    platform, *_, user = key.split(":")
+    return f"{platform}:{user}"
+
+
 def build_corpus(domains: Sequence[Domain]) -> Corpus:
     """Merge domains. Adding one, or reordering a file, changes no order inside the others.
 

@@ -1,10 +1,46 @@
-"""Splits: which event trains, which chooses, which tests."""
+"""Splits: which event trains, which chooses, which tests.
+
+All names of this stage can be imported from here; histories.py and leaks.py hold the rest.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.corpus import Corpus
+from pipeline.histories import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    EvaluationCases,
+    HeldOutRole,
+    TrainingHistories,
+    evaluation_cases,
+    training_histories,
+)
+from pipeline.leaks import LeakError, check_no_leak
+
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "VALIDATION",
+    "EvaluationCases",
+    "HeldOutRole",
+    "LeakError",
+    "SplitConfig",
+    "TrainingHistories",
+    "assign_roles",
+    "check_no_leak",
+    "evaluation_cases",
+    "training_histories",
+]
+
+# A person with fewer events in a domain has none held out there, so that one is left to train.
+FEWEST_EVENTS = 3
 
 SplitKind = Literal["strict", "refit", "time"]
 
@@ -44,3 +80,50 @@ class SplitConfig(BaseModel):
                 f"{cuts[1]}"
             )
         return self
+
+
+def assign_roles(corpus: Corpus, split: SplitConfig) -> NDArray[np.int8]:
+    """TRAIN, VALIDATION or TEST for each event, int8 [E], by (user, domain).
+
+    strict: the last event is test, the one before it validation.
+    refit: the last event is test, all others train.
+    time: events from test_from on are test, those from validation_from on validation.
+    In strict and refit a person with fewer than 3 events in a domain only trains there. In time
+    nobody's held-out event trains; who has no event before the cut-off is never asked.
+
+    Raises:
+        ValueError: kind `time` and a domain without times.
+    """
+    if split.kind == "time":
+        return _roles_by_time(corpus, split)
+    from_last, length = _places_from_last(corpus)
+    held_out = length >= FEWEST_EVENTS
+    roles = np.full(corpus.n_events, TRAIN, dtype=np.int8)
+    roles[held_out & (from_last == 0)] = TEST
+    if split.kind == "strict":
+        roles[held_out & (from_last == 1)] = VALIDATION
+    return roles
+
+
+def _roles_by_time(corpus: Corpus, split: SplitConfig) -> NDArray[np.int8]:
+    for domain in corpus.domains:
+        if domain.order == "sequence":
+            raise ValueError(
+                f"the domain {domain.name} has no times, so it cannot be split by `kind: time`: "
+                "choose strict or refit, or leave it out"
+            )
+    cut_offs = np.array([split.validation_from, split.test_from], dtype=np.int64)
+    return np.searchsorted(cut_offs, corpus.timestamps, side="right").astype(np.int8)
+
+
+def _places_from_last(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each event: its place from the last of its (user, domain), and how many that has."""
+    group = corpus.event_users * np.int64(len(corpus.domains)) + corpus.event_domains
+    order = np.argsort(group, kind="stable")  # within a group the total order stays
+    sorted_group = group[order]
+    end = np.searchsorted(sorted_group, sorted_group, side="right")
+    begin = np.searchsorted(sorted_group, sorted_group, side="left")
+    from_last, length = np.empty_like(group), np.empty_like(group)
+    from_last[order] = end - 1 - np.arange(len(order))
+    length[order] = end - begin
+    return from_last, length

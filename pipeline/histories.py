@@ -1,0 +1,186 @@
+"""What models train on and what they are asked, cut out of a corpus by the events' roles.
+
+Legend: U rows of the corpus, E its events, S training histories, n cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.corpus import Corpus
+
+Ints = NDArray[np.int64]
+Roles = NDArray[np.int8]
+HeldOutRole = Literal["validation", "test"]
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+ROLE_NUMBERS: dict[HeldOutRole, int] = {"validation": VALIDATION, "test": TEST}
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingHistories:
+    """Train-role events by person, in total order; rows with fewer than 2 are left out.
+
+    offsets: int64 [S+1].
+    items: int64, global positions.
+    users: int64 [S], the row in the corpus.
+    """
+
+    offsets: Ints
+    items: Ints
+    users: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationCases:
+    """Held-out events of one domain, each with what may be known before it.
+
+    domain: its name.
+    users: int64 [n], the row in the corpus.
+    offsets: int64 [n+1] into history.
+    history: int64, global positions in total order, the last max_history.
+    seen_offsets: int64 [n+1] into seen.
+    seen: int64, global positions of the domain's items in the whole history, ascending, each
+        once, without the target.
+    targets: int64 [n], global positions.
+    """
+
+    domain: str
+    users: Ints
+    offsets: Ints
+    history: Ints
+    seen_offsets: Ints
+    seen: Ints
+    targets: Ints
+
+
+def training_histories(
+    corpus: Corpus, roles: Roles, domains: Sequence[str] | None = None
+) -> TrainingHistories:
+    """The train-role events of each person.
+
+    Args:
+        corpus: U rows, E events.
+        roles: int8 [E], from `assign_roles`.
+        domains: None for all, whose events interleave; or the names of some.
+
+    Raises:
+        ValueError: a domain is not in the corpus.
+    """
+    kept = roles == TRAIN
+    if domains is not None:
+        kept &= np.isin(corpus.event_domains, [corpus.domain_number(name) for name in domains])
+    lengths = np.bincount(corpus.event_users[kept], minlength=corpus.n_users)
+    kept &= (lengths >= 2)[corpus.event_users]
+    users = np.flatnonzero(lengths >= 2)
+    return TrainingHistories(
+        offsets=_offsets(lengths[users]), items=corpus.items[kept].astype(np.int64), users=users
+    )
+
+
+def evaluation_cases(
+    corpus: Corpus,
+    roles: Roles,
+    domain: str,
+    role: HeldOutRole,
+    max_history: int | None,
+    *,
+    own_domain_only: bool,
+) -> EvaluationCases:
+    """One case for each person with an event of this role in the domain: their first.
+
+    Only people who have an event of the domain in their history are asked (with strict and refit
+    that is everybody), so that the cases are the same whatever else the history may hold.
+
+    The history holds the person's events before the target that are not held out; a test case
+    may see its own domain's validation events, but no other domain's. (Rows without times hold
+    one domain alone, so no other's events can come in there.) Under kind `time` later events of
+    the same role are neither targets nor history.
+
+    Args:
+        corpus: U rows, E events.
+        roles: int8 [E], from `assign_roles`.
+        domain: whose events are the targets.
+        role: of the targets.
+        max_history: events of the history, the latest; None for all.
+        own_domain_only: leave other domains' events out, for models trained on one.
+
+    Raises:
+        ValueError: the domain is not in the corpus, or nobody can be asked.
+    """
+    own = corpus.event_domains == corpus.domain_number(domain)
+    known = roles == TRAIN
+    if role == "test":
+        known |= own & (roles == VALIDATION)
+    targets = _answerable(corpus, known & own, own & (roles == ROLE_NUMBERS[role]))
+    if not len(targets):
+        raise ValueError(
+            f"the domain {domain} has no {role} cases: nobody has an event of that role and one "
+            "before it; give it longer histories, or move the cut-offs of the split"
+        )
+    history, offsets = _events_before(corpus, known & own if own_domain_only else known, targets)
+    if max_history is not None:
+        history, offsets = _last(history, offsets, max_history)
+    seen, seen_offsets = _events_before(corpus, known & own, targets)
+    seen_items, seen_offsets = _distinct_others(corpus, seen, seen_offsets, targets)
+    return EvaluationCases(
+        domain=domain,
+        users=corpus.event_users[targets].astype(np.int64),
+        offsets=offsets,
+        history=corpus.items[history].astype(np.int64),
+        seen_offsets=seen_offsets,
+        seen=seen_items,
+        targets=corpus.items[targets].astype(np.int64),
+    )
+
+
+def _answerable(corpus: Corpus, known: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> Ints:
+    """The first wanted event of each row, where a known one stands before it: int64 [n]."""
+    events = np.flatnonzero(wanted)
+    _, first = np.unique(corpus.event_users[events], return_index=True)
+    targets = events[first]
+    _, offsets = _events_before(corpus, known, targets)
+    return targets[np.diff(offsets) > 0]
+
+
+def gather_ranges(begin: Ints, end: Ints) -> tuple[Ints, Ints]:
+    """All numbers of the ranges begin[i] .. end[i] - 1, one after another, and their offsets."""
+    offsets = _offsets(end - begin)
+    shift = np.repeat(begin - offsets[:-1], end - begin)
+    return np.arange(offsets[-1]) + shift, offsets
+
+
+def _offsets(lengths: Ints) -> Ints:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _events_before(corpus: Corpus, known: NDArray[np.bool_], targets: Ints) -> tuple[Ints, Ints]:
+    """The known events of each target's row that stand before it, and their offsets."""
+    events = np.flatnonzero(known)
+    row_start = corpus.offsets[corpus.event_users[targets]]
+    begin, end = np.searchsorted(events, row_start), np.searchsorted(events, targets)
+    places, offsets = gather_ranges(begin, end)
+    return events[places], offsets
+
+
+def _last(values: Ints, offsets: Ints, count: int) -> tuple[Ints, Ints]:
+    end = offsets[1:]
+    places, clipped = gather_ranges(np.maximum(offsets[:-1], end - count), end)
+    return values[places], clipped
+
+
+def _distinct_others(
+    corpus: Corpus, events: Ints, offsets: Ints, targets: Ints
+) -> tuple[Ints, Ints]:
+    """Distinct items of each case's events, without its target."""
+    case = np.repeat(np.arange(len(targets)), np.diff(offsets))
+    items = corpus.items[events].astype(np.int64)
+    other = items != corpus.items[targets][case]
+    pairs = np.unique(case[other] * corpus.n_items + items[other])
+    lengths = np.bincount(pairs // corpus.n_items, minlength=len(targets))
+    return pairs % corpus.n_items, _offsets(lengths)

@@ -1,0 +1,128 @@
+"""The leak check: held-out events must not be known before they are asked for.
+
+It counts events anew from corpus and roles, and shares no code with what it checks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.corpus import Corpus
+from pipeline.histories import (
+    ROLE_NUMBERS,
+    TRAIN,
+    VALIDATION,
+    EvaluationCases,
+    HeldOutRole,
+    Ints,
+    Roles,
+    TrainingHistories,
+)
+
+
+class LeakError(ValueError):
+    """Something held out is known too early."""
+
+
+def check_no_leak(
+    corpus: Corpus, roles: Roles, histories: TrainingHistories | None, *cases: EvaluationCases
+) -> None:
+    """Check that nothing held out is trained on or stands in a history before its time.
+
+    Args:
+        corpus: U rows, E events.
+        roles: int8 [E].
+        histories: what a model trains on.
+        cases: what it will be asked.
+
+    Raises:
+        LeakError: a held-out event is followed by a training event of its (user, domain), is in
+            the histories, or is in the history of a case that may not know it.
+    """
+    _check_order_of_roles(corpus, roles)
+    if histories is not None:
+        rows = np.repeat(histories.users, np.diff(histories.offsets))
+        allowed = np.flatnonzero(roles == TRAIN)
+        extra = _beyond(
+            _keys(corpus, rows, histories.items),
+            _keys(corpus, corpus.event_users[allowed], corpus.items[allowed]),
+        )
+        if extra is not None:
+            raise LeakError(f"the training histories hold what is held out: {_who(corpus, extra)}")
+    for part in cases:
+        _check_cases(corpus, roles, part)
+
+
+def _check_order_of_roles(corpus: Corpus, roles: Roles) -> None:
+    """Within one (user, domain): train, then validation, then test."""
+    group = corpus.event_users * np.int64(len(corpus.domains)) + corpus.event_domains
+    order = np.argsort(group, kind="stable")
+    same = group[order][1:] == group[order][:-1]
+    back = same & (roles[order][1:] < roles[order][:-1])
+    if back.any():
+        event = order[1:][back][0]
+        key = int(corpus.event_users[event]) * corpus.n_items + int(corpus.items[event])
+        raise LeakError(f"an event after a held-out one has an earlier role: {_who(corpus, key)}")
+
+
+def _check_cases(corpus: Corpus, roles: Roles, cases: EvaluationCases) -> None:
+    own = corpus.event_domains == corpus.domain_number(cases.domain)
+    role, at = _target_events(corpus, roles, own, cases)
+    # When each row's target comes; the others' never, so that nothing of theirs is allowed.
+    moment = np.full(corpus.n_users, -1, dtype=np.int64)
+    moment[cases.users] = at
+    known = (roles == TRAIN) | (own & (roles == VALIDATION) & (role == "test"))
+    early = np.arange(corpus.n_events) < moment[corpus.event_users]
+    allowed = np.flatnonzero(known & early)
+    allowed_keys = _keys(corpus, corpus.event_users[allowed], corpus.items[allowed])
+    rows = np.repeat(cases.users, np.diff(cases.offsets))
+    extra = _beyond(_keys(corpus, rows, cases.history), allowed_keys)
+    if extra is not None:
+        raise LeakError(
+            f"the history of a {role} case of {cases.domain} holds an event that is held out or "
+            f"comes later: {_who(corpus, extra)}"
+        )
+
+
+def _target_events(
+    corpus: Corpus, roles: Roles, own: NDArray[np.bool_], cases: EvaluationCases
+) -> tuple[HeldOutRole, Ints]:
+    """The cases' role and the events that are their targets: the first of the role in each row."""
+    names: tuple[HeldOutRole, HeldOutRole] = ("test", "validation")
+    for name in names:
+        events = np.flatnonzero(own & (roles == ROLE_NUMBERS[name]))
+        rows, first = np.unique(corpus.event_users[events], return_index=True)
+        place = np.searchsorted(rows, cases.users)
+        inside = place < len(rows)
+        if not inside.all() or not np.array_equal(rows[place], cases.users):
+            continue
+        at = events[first][place]
+        if np.array_equal(corpus.items[at], cases.targets):
+            return name, at
+    raise LeakError(
+        f"the targets of the cases of {cases.domain} are not its users' held-out events: they were "
+        "made with other roles or another corpus"
+    )
+
+
+def _keys(corpus: Corpus, users: NDArray[np.integer], items: NDArray[np.integer]) -> Ints:
+    return users.astype(np.int64) * corpus.n_items + items
+
+
+def _beyond(keys: Ints, allowed: Ints) -> int | None:
+    """A key that occurs more often than allowed, or None."""
+    values, counts = np.unique(keys, return_counts=True)
+    allowed_values, allowed_counts = np.unique(allowed, return_counts=True)
+    if not len(values):
+        return None
+    place = np.searchsorted(allowed_values, values)
+    padded = np.append(allowed_values, -1)
+    limit = np.where(padded[place] == values, np.append(allowed_counts, 0)[place], 0)
+    over = values[counts > limit]
+    return int(over[0]) if len(over) else None
+
+
+def _who(corpus: Corpus, key: int) -> str:
+    user, item = divmod(key, corpus.n_items)
+    return f"user {corpus.user_keys[user]}, item {corpus.item_ids[item]}"
