@@ -103,7 +103,7 @@ class _ChunkedScan(torch.autograd.Function):
             dinitial_SHNP = carried.initial
 
         dstep_GHQ = (dxs_MQP * x_MQP).sum(-1).view(G, H, Q).addcmul_(dexponent_GHQ, A_H[:, None])
-        dx_GHQP = dxs_MQP.view(G, H, Q, -1).mul_(step_GHQ[..., None])
+        dx_GHQP = dxs_MQP.view(G, H, Q, x_MQP.shape[-1]).mul_(step_GHQ[..., None])
         dx_GHQP.addcmul_(dy_MQP.view_as(dx_GHQP), D_H[:, None, None])
 
         rows = chunks.token_rows(plan, H)
@@ -113,7 +113,7 @@ class _ChunkedScan(torch.autograd.Function):
             (dexponent_GHQ * step_GHQ).sum((0, 2)),
             chunks.to_tokens(db_MQN, rows, H),
             chunks.to_tokens(dc_MQN, rows, H),
-            (dy_MQP * x_MQP).view(G, H, -1).sum((0, 2)),
+            (dy_MQP * x_MQP).view_as(dx_GHQP).sum((0, 2, 3)),
             dinitial_SHNP,
             None,
             None,
@@ -125,7 +125,7 @@ def _output_gradient(dy_THP: Tensor | None, x_MQP: Tensor, H: int, plan: Plan) -
         return torch.zeros_like(x_MQP)
     dy_MQP = chunks.to_chunks(dy_THP, plan)
     if plan.padding is not None:
-        dy_MQP.view(plan.n_chunks, H, plan.chunk, -1).masked_fill_(
+        dy_MQP.view(plan.n_chunks, H, plan.chunk, dy_MQP.shape[-1]).masked_fill_(
             plan.padding[:, None, :, None], 0.0
         )
     return dy_MQP
