@@ -7,29 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.artifacts import file_sha256, read_json, write_json
+from pipeline.corpus_files import ARRAYS, TABLES, open_parts, save_parts
 from pipeline.domains import Domain
 from pipeline.sources.tables import Order
 from pipeline.stable_hash import hash_text, hash_texts, mixed
 from pipeline.string_table import StringTable
-
-FORMAT = 1
-_MANIFEST = "corpus.json"
-_ARRAYS = ("offsets", "items", "timestamps")
-_TABLES = ("user_keys", "item_ids", "texts")
 
 SizeGroup = Literal["large", "small"]
 
@@ -123,43 +116,22 @@ class Corpus:
     @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(_canonical([asdict(domain) for domain in self.domains]))
-        for name in _ARRAYS:
+        for name in ARRAYS:
             array = np.ascontiguousarray(getattr(self, name))
             digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
             digest.update(array.data.cast("B"))
-        for name in _TABLES:
+        for name in TABLES:
             digest.update(f"{name} {getattr(self, name).digest()}".encode())
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write a folder: .npy arrays, Arrow string tables, corpus.json with checksums last.
-
-        Everything is written aside and renamed, so that `path` is whole or absent.
+        """Write a folder, whole or not at all: see corpus_files.
 
         Raises:
             ValueError: `path` exists and is not an empty folder.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ValueError(f"cannot save a corpus to {path}: it exists; remove it first")
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        for name in _ARRAYS:
-            np.save(aside / f"{name}.npy", getattr(self, name), allow_pickle=False)
-        for name in _TABLES:
-            getattr(self, name).save(aside / f"{name}.arrow")
-        files = sorted(aside.iterdir())
-        for file in files:
-            _flush(file)
-        manifest = {
-            "format": FORMAT,
-            "domains": [asdict(domain) for domain in self.domains],
-            "fingerprint": self.fingerprint(),
-            "files": {file.name: file_sha256(file) for file in files},
-        }
-        write_json(aside / _MANIFEST, manifest)
-        os.replace(aside, path)
-        _flush(path.parent)
+        parts = {name: getattr(self, name) for name in (*ARRAYS, *TABLES)}
+        save_parts(path, [asdict(domain) for domain in self.domains], self.fingerprint(), parts)
 
     @classmethod
     def open(cls, path: Path) -> Corpus:
@@ -168,29 +140,8 @@ class Corpus:
         Raises:
             ValueError: the folder is absent, of another format, or damaged.
         """
-        manifest = read_json(path / _MANIFEST)
-        if manifest.get("format") != FORMAT:
-            raise ValueError(
-                f"the corpus {path} has format {manifest.get('format')}, expected {FORMAT}: "
-                "run the data stage again"
-            )
-        for name, expected in manifest["files"].items():
-            file = path / name
-            if not file.is_file() or file_sha256(file) != expected:
-                raise ValueError(
-                    f"the corpus {path} is damaged: {name} is absent or differs from its "
-                    "checksum; remove the folder and run the data stage again"
-                )
-        arrays: dict[str, Any] = {
-            name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in _ARRAYS
-        }
-        tables: dict[str, Any] = {
-            name: StringTable.open(path / f"{name}.arrow") for name in _TABLES
-        }
-        corpus = cls(
-            domains=tuple(DomainInfo(**d) for d in manifest["domains"]), **arrays, **tables
-        )
+        manifest, parts = open_parts(path)
+        corpus = cls(domains=tuple(DomainInfo(**d) for d in manifest["domains"]), **parts)
         corpus.__dict__["_fingerprint"] = manifest["fingerprint"]
         return corpus
 
@@ -303,11 +254,3 @@ def shared_users(corpus: Corpus) -> dict[str, int]:
 
 def _canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,56 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.artifacts import write_text
+from pipeline.cleaning import CleaningConfig, CleaningSteps, clean_interactions, item_texts
 from pipeline.sources import SourceConfig
 from pipeline.sources.options import checked_name
 from pipeline.sources.registry import read_source
 from pipeline.sources.tables import Order, RawTables
-from pipeline.sources.text import cut_text, normalise_text
-from pipeline.stable_hash import hash_text, hash_texts, mixed
-
-
-class CleaningConfig(BaseModel):
-    """What is kept of a domain; by default all. Our choice [D]: the field's custom is a 5-core."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    k_core: int = Field(
-        1,
-        ge=1,
-        description="remove users and items with fewer interactions than this, again and again "
-        "until none is left to remove; 1 removes nothing",
-    )
-    min_history: int = Field(
-        1, ge=1, description="remove users with fewer interactions than this (with the k-core)"
-    )
-    max_history: int | None = Field(
-        None,
-        ge=1,
-        description="remove users with more interactions than this, such as robots, before the "
-        "k-core; null: nobody",
-    )
-    max_text_chars: int = Field(
-        2000, ge=1, description="cut an item's text after this many characters, at a space"
-    )
-    max_bad_rows: int = Field(
-        0,
-        ge=0,
-        description="stop if more rows than this cannot be read; those below it are listed in "
-        "quarantine/DOMAIN.jsonl with file, line and reason",
-    )
-
-    @model_validator(mode="after")
-    def _lengths_leave_somebody(self) -> CleaningConfig:
-        least = max(self.k_core, self.min_history)
-        if self.max_history is not None and self.max_history < least:
-            raise ValueError(
-                f"max_history {self.max_history} removes every user that k_core and min_history "
-                f"keep ({least} interactions or more): raise it or lower them"
-            )
-        return self
 
 
 class DomainConfig(BaseModel):
@@ -141,15 +99,22 @@ def build_domain(
     """
     raw = read_source(config.source, data_root)
     _quarantine(config, raw, quarantine_dir)
-    stages = _cleaned(config, raw.interactions, raw.order, seed)
-    interactions = stages[-1].sort("user_id", "timestamp", "item_id")
+    steps = clean_interactions(
+        config.cleaning,
+        raw.interactions,
+        raw.order,
+        platform=config.source.platform,
+        max_users=config.source.max_users,
+        seed=seed,
+    )
+    interactions = steps.left.sort("user_id", "timestamp", "item_id")
     if interactions.is_empty():
-        raise ValueError(_why_empty(config, stages))
+        raise ValueError(_why_empty(config, steps))
     if raw.order == "sequence":
         number = pl.int_range(pl.len(), dtype=pl.Int64).over("user_id").alias("timestamp")
         interactions = interactions.with_columns(number)
-    items = _texts(interactions, raw.items, config.cleaning.max_text_chars)
-    report = _report(config, raw, stages, items)
+    items = item_texts(interactions, raw.items, config.cleaning.max_text_chars)
+    report = _report(config, raw, steps, items)
     name, platform = config.name, config.source.platform
     return Domain(name, platform, raw.order, interactions, items, report)
 
@@ -172,79 +137,11 @@ def _quarantine(config: DomainConfig, raw: RawTables, folder: Path) -> None:
         )
 
 
-def _cleaned(
-    config: DomainConfig, interactions: pl.DataFrame, order: Order, seed: int
-) -> list[pl.DataFrame]:
-    """The interactions as read, and after each of the four steps of cleaning."""
-    cleaning = config.cleaning
-    stages = [interactions]
-    stages.append(_sampled(interactions, config.source.platform, config.source.max_users, seed))
-    # Without times an event done twice is no duplicate: it may well have happened twice.
-    stages.append(stages[-1].unique() if order == "time" else stages[-1])
-    longest = cleaning.max_history
-    fits = pl.lit(True) if longest is None else pl.len().over("user_id") <= longest
-    stages.append(stages[-1].filter(fits))
-    least = max(cleaning.k_core, cleaning.min_history)
-    stages.append(k_core(stages[-1], user_events=least, item_events=cleaning.k_core))
-    return stages
-
-
-def _sampled(
-    interactions: pl.DataFrame, platform: str, max_users: int | None, seed: int
-) -> pl.DataFrame:
-    users = interactions["user_id"].unique()
-    if max_users is None or len(users) <= max_users:
-        return interactions
-    rank = mixed(seed, hash_text(platform), hash_texts(users))
-    kept = users.gather(np.argsort(rank)[:max_users])
-    return interactions.join(kept.to_frame(), on="user_id", how="semi")
-
-
-def k_core(interactions: pl.DataFrame, *, user_events: int, item_events: int) -> pl.DataFrame:
-    """Remove users and items with too few interactions, until none is left to remove.
-
-    Repeated interactions of one user with one item count each. The result, the largest set in
-    which everybody has enough, does not depend on the order of removal.
-
-    Args:
-        interactions: with user_id and item_id.
-        user_events: interactions that a user must have.
-        item_events: interactions that an item must have.
-    """
-    users, items = (
-        interactions[name].rank("dense").to_numpy().astype(np.int64) - 1
-        for name in ("user_id", "item_id")
-    )
-    kept = np.ones(len(users), dtype=bool)
-    before = -1
-    while (left := int(kept.sum())) != before and left > 0:
-        before = left
-        for codes, least in ((users, user_events), (items, item_events)):
-            kept &= np.bincount(codes[kept], minlength=int(codes.max()) + 1)[codes] >= least
-    return interactions.filter(pl.Series(kept, dtype=pl.Boolean))
-
-
-def _texts(interactions: pl.DataFrame, items: pl.DataFrame, max_chars: int) -> pl.DataFrame:
-    """One normalised text for each item that has interactions.
-
-    Of several texts for one id the longest stays, of equally long ones the first by alphabet:
-    whichever stands first in the file means nothing.
-    """
-    needed = interactions.select(pl.col("item_id").unique().sort())
-    raw = items.join(needed, on="item_id", how="semi")
-    texts = [cut_text(normalise_text(text or ""), max_chars) for text in raw["text"]]
-    clean = raw.select("item_id", pl.Series("text", texts, dtype=pl.String))
-    best = clean.sort(pl.col("text").str.len_chars(), "text", descending=[True, False])
-    best = best.unique("item_id", keep="first", maintain_order=True)
-    joined = needed.join(best, on="item_id", how="left", maintain_order="left")
-    return joined.with_columns(pl.col("text").fill_null(""))
-
-
 def _report(
-    config: DomainConfig, raw: RawTables, stages: list[pl.DataFrame], items: pl.DataFrame
+    config: DomainConfig, raw: RawTables, steps: CleaningSteps, items: pl.DataFrame
 ) -> DomainReport:
-    lengths = stages[-1].group_by("user_id").len()["len"].to_numpy()
-    read, sampled, distinct, fitting, left = (stage.height for stage in stages)
+    lengths = steps.left.group_by("user_id").len()["len"].to_numpy()
+    read, sampled, distinct, fitting, left = steps.heights()
     known = raw.items["item_id"].n_unique()
     return DomainReport(
         source=config.source.describe(),
@@ -267,8 +164,8 @@ def _report(
     )
 
 
-def _why_empty(config: DomainConfig, stages: list[pl.DataFrame]) -> str:
-    read, sampled, distinct, fitting, left = (stage.height for stage in stages)
+def _why_empty(config: DomainConfig, steps: CleaningSteps) -> str:
+    read, sampled, distinct, fitting, left = steps.heights()
     if read == 0:
         return (
             f"domain {config.name}: {config.source.describe()} holds no interactions: check "

@@ -55,8 +55,8 @@ def next_item_pairs(
 ) -> tuple[ItemPairs, ItemPairs]:
     """(training pairs, held-out pairs): consecutive train-role events of one (user, domain).
 
-    People are divided by a seeded hash of (platform, user id), so that nobody is on both sides and a
-    corpus that grows moves nobody; so are pairs chosen where a domain has too many.
+    People are divided by a seeded hash of (platform, user id), so that nobody is on both sides
+    and a corpus that grows moves nobody; so are pairs chosen where a domain has too many.
 
     Args:
         corpus: E events.
