@@ -125,6 +125,15 @@ def merge_adapter(encoder: ItemEncoder, folder: Path) -> str:
     return adapter_sha256(manifest)
 
 
+def read_adapter_sha256(folder: Path) -> str:
+    """The hash of a finished adapter's folder.
+
+    Raises:
+        ValueError: the folder is absent or damaged.
+    """
+    return adapter_sha256(read_manifest(folder, _KIND))
+
+
 def adapter_sha256(manifest: Mapping[str, Any]) -> str:
     """The adapter's hash: over its files' checksums and its reading, not over the folder's name."""
     return sha256_of_json({"files": manifest["files"], "reading": manifest["reading"]})

@@ -127,10 +127,12 @@ class Runner:
         free = self.slots - sum(min(stage.slots, self.slots) for stage in running.values())
         ready = []
         for stage in waiting:
-            need = min(stage.slots, self.slots)
-            if need <= free and all(needed.name in done for needed in stage.inputs):
-                ready.append(stage)
-                free -= need
+            if not all(needed.name in done for needed in stage.inputs):
+                continue
+            free -= min(stage.slots, self.slots)
+            if free < 0:  # its turn is next: smaller stages behind it do not overtake it
+                break
+            ready.append(stage)
         return ready
 
     def _run_one(self, stage: Stage, done: Mapping[str, StageResult]) -> StageResult:

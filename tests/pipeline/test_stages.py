@@ -119,3 +119,16 @@ def test_a_stage_of_two_slots_runs_alone(tmp_path):
     wide = [Stage(name, {}, make, slots=2) for name in ("one", "two", "three")]
     Runner(RunStore(tmp_path), Progress(Console(file=io.StringIO())), slots=2).run(wide)
     assert max(most) == 1
+
+
+def test_a_wide_stage_is_not_overtaken_for_ever(tmp_path):
+    order = []
+
+    def make(context):
+        order.append(context.output.name.split("-")[0])
+        threading.Event().wait(0.02)
+
+    narrow = [Stage(f"narrow{i}", {}, make) for i in range(6)]
+    stages = [narrow[0], Stage("wide", {}, make, slots=2), *narrow[1:]]
+    Runner(RunStore(tmp_path), Progress(Console(file=io.StringIO())), slots=2).run(stages)
+    assert order[:2] == ["narrow0", "wide"]

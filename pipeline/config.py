@@ -1,0 +1,168 @@
+"""RunConfig: everything that a user can say about a run, and how a mistake in it is answered.
+
+Each part stands beside what it builds; here they are only put together. Whatever the config does
+not know it refuses, with the name of the field that was probably meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from item_llm import ItemLLMConfig
+from pipeline.artifacts import content_hash
+from pipeline.config_mistakes import describe_mistakes, did_you_mean
+from pipeline.domains import DomainConfig
+from pipeline.evaluation import EvaluationConfig
+from pipeline.pairs import PairsConfig
+from pipeline.sources.options import checked_name
+from pipeline.splits import SplitConfig
+from pipeline.strict_yaml import load_mapping
+from pipeline.workers.cluster import ComputeConfig
+from user_model import HydraConfig, ItemTableConfig, SASRecConfig, TrainingConfig
+
+ModelName = Literal[
+    "popularity",
+    "popularity_7d",
+    "item_knn",
+    "sasrec",
+    "hydra_ids",
+    "hydra_frozen",
+    "hydra_single",
+    "hydra_joint",
+]
+BASELINES: tuple[ModelName, ...] = ("popularity", "popularity_7d", "item_knn")
+JOINT_MODELS: tuple[ModelName, ...] = ("hydra_joint",)
+TEXT_MODELS: tuple[ModelName, ...] = ("hydra_frozen", "hydra_single", "hydra_joint")
+
+
+class _TrainedModel(BaseModel):
+    """What every trained user model has beside its architecture."""
+
+    items: ItemTableConfig = Field(
+        default_factory=ItemTableConfig, description="how an item becomes a vector"
+    )
+    training: TrainingConfig = Field(
+        default_factory=TrainingConfig, description="how the model is trained"
+    )
+    validation_users: int | None = Field(
+        5000, ge=1, description="users of a domain that early stopping looks at; null: all"
+    )
+
+
+class HydraModelConfig(HydraConfig, _TrainedModel):
+    """The Hydra user model, what it is fed with, and how it is trained."""
+
+    joint: dict[str, Any] = Field(
+        default_factory=dict,
+        description="fields of `training` that differ where all domains are trained together",
+    )
+
+    @model_validator(mode="after")
+    def _joint_fields_exist(self) -> HydraModelConfig:
+        self.joint_training()
+        return self
+
+    def joint_training(self) -> TrainingConfig:
+        """`training` with the fields of `joint` put over it."""
+        return TrainingConfig.model_validate(self.training.model_dump() | self.joint)
+
+
+class SASRecModelConfig(SASRecConfig, _TrainedModel):
+    """The SASRec baseline (ids alone, sampled softmax) and how it is trained."""
+
+
+class RunConfig(BaseModel):
+    """One run: N domains in, a report for every domain out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field("run", description="the run's name, and its folder below runs/")
+    seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
+    store: str = Field(
+        "runs/.store", description="folder of finished outputs, shared by runs; ~ is the home"
+    )
+    domains: Annotated[tuple[DomainConfig, ...], tyro.conf.Fixed] = Field(
+        description="the catalogues: a name, a source and how it is cleaned", min_length=1
+    )
+    large_domains: tuple[str, ...] | None = Field(
+        None,
+        description="domains that count as large; null: those with interactions >= total / number",
+    )
+    split: SplitConfig = Field(
+        default_factory=SplitConfig, description="which events train, choose and test"
+    )
+    models: tuple[ModelName, ...] = Field(
+        ("popularity", "sasrec", "hydra_single", "hydra_joint"),
+        min_length=1,
+        description="what is trained and compared",
+    )
+    item_llm: ItemLLMConfig = Field(
+        default_factory=ItemLLMConfig, description="the text encoder shared by all domains"
+    )
+    pairs: PairsConfig = Field(
+        default_factory=PairsConfig, description="what the text encoder is fine-tuned on"
+    )
+    user_model: HydraModelConfig = Field(
+        default_factory=HydraModelConfig, description="the Hydra user model"
+    )
+    sasrec: SASRecModelConfig = Field(
+        default_factory=SASRecModelConfig, description="the SASRec baseline"
+    )
+    evaluation: EvaluationConfig = Field(
+        default_factory=EvaluationConfig, description="how the models are compared"
+    )
+    compute: ComputeConfig = Field(
+        default_factory=ComputeConfig, description="what the run may use of its Ray"
+    )
+
+    @model_validator(mode="after")
+    def _names_are_sound(self) -> RunConfig:
+        checked_name(self.name, "the run name")
+        names = [domain.name for domain in self.domains]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"the domain name {name!r} is given twice; names must differ")
+        for name in self.large_domains or ():
+            if name not in names:
+                raise ValueError(f"large_domains names {name!r}; {did_you_mean(name, names)}")
+        if len(set(self.models)) < len(self.models):
+            raise ValueError(f"models lists a model twice: {', '.join(self.models)}")
+        return self
+
+    def results_hash(self) -> str:
+        """SHA-256 (hex) of what decides metrics.json: not the name, the folders or the workers."""
+        ignored = {"name", "store", "compute"}
+        return content_hash(self.model_dump(mode="json", exclude=ignored))
+
+
+def load(path: Path, overrides: Sequence[str] = (), *, prog: str | None = None) -> RunConfig:
+    """Read a YAML file and put command-line overrides (`--user-model.layers 4`) over it.
+
+    Raises:
+        ValueError: one sentence a mistake: where it is, what was got, what was expected.
+        SystemExit: the command line asks for help (0) or holds a mistake (2).
+    """
+    content = load_mapping(path)
+    try:
+        config = RunConfig.model_validate(content)
+        if not overrides:
+            return config
+        return tyro.cli(
+            RunConfig,
+            prog=prog,
+            description=RunConfig.__doc__,
+            default=config,
+            args=list(overrides),
+            config=(
+                tyro.conf.AvoidSubcommands,
+                tyro.conf.FlagConversionOff,
+                tyro.conf.SuppressFixed,
+            ),
+        )
+    except ValidationError as error:
+        raise ValueError(describe_mistakes(error, RunConfig, str(path))) from error

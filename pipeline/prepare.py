@@ -1,0 +1,71 @@
+"""The corpus stage: read and clean every domain, merge them, count everything.
+
+corpus/             the Corpus
+data.json           what was read, refused, removed and kept, for the report
+quarantine/         DOMAIN.jsonl, a line for each row that was refused
+oracle/             DOMAIN.npz, the truth behind a simulated domain
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import write_json
+from pipeline.config import RunConfig
+from pipeline.corpus import Corpus, build_corpus, shared_users, size_groups
+from pipeline.domains import Domain, build_domain
+from pipeline.sources.registry import source_fingerprint
+from pipeline.sources.simulated import SimulatedConfig, simulated_oracle
+from pipeline.stages import StageContext
+
+CORPUS = "corpus"
+DATA = "data.json"
+ORACLE = "oracle"
+_QUARANTINE = "quarantine"
+
+
+def source_fingerprints(config: RunConfig, data_root: Path) -> list[str]:
+    """SHA-256 of what each domain's source reads, in the config's order.
+
+    Raises:
+        ValueError: a file is absent.
+    """
+    return [source_fingerprint(domain.source, data_root) for domain in config.domains]
+
+
+def make_corpus(config: RunConfig, data_root: Path, context: StageContext) -> dict[str, Any]:
+    """Write the corpus and its counts; returns the corpus's fingerprint and sizes.
+
+    Raises:
+        ValueError: a file that cannot be read, too many bad rows, or a domain left empty.
+    """
+    domains = []
+    for number, domain in enumerate(config.domains):
+        context.progress.update(number, len(config.domains), "domains", domain.name)
+        domains.append(
+            build_domain(domain, data_root, context.output / _QUARANTINE, seed=config.seed)
+        )
+        if isinstance(domain.source, SimulatedConfig):
+            (context.output / ORACLE).mkdir(exist_ok=True)
+            oracle = simulated_oracle(domain.source)
+            oracle.save(context.output / ORACLE / f"{domain.name}.npz")
+    corpus = build_corpus(domains)
+    corpus.save(context.output / CORPUS)
+    write_json(context.output / DATA, describe(config, corpus, domains))
+    context.progress.note(
+        f"{len(domains)} domains, {corpus.n_users:,} users, {corpus.n_items:,} items, "
+        f"{corpus.n_events:,} interactions"
+    )
+    return {"fingerprint": corpus.fingerprint()}
+
+
+def describe(config: RunConfig, corpus: Corpus, domains: list[Domain]) -> dict[str, Any]:
+    """data.json: the counts of every domain, and the people that pairs of domains share."""
+    groups = size_groups(corpus, config.large_domains)
+    return {
+        "domains": {d.name: asdict(d.report) | {"size_group": groups[d.name]} for d in domains},
+        "shared_users": {pair: n for pair, n in shared_users(corpus).items() if n},
+        "split": config.split.model_dump(mode="json"),
+    }

@@ -1,0 +1,92 @@
+"""Ranks of what needs no training, and metrics.json from the ranks of all models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import read_json, write_text
+from pipeline.config import RunConfig
+from pipeline.corpus import Corpus
+from pipeline.evaluation import Scorer, rank_targets
+from pipeline.histories import Roles, evaluation_cases
+from pipeline.metrics import Ranks
+from pipeline.model_names import ORACLE
+from pipeline.prepare import CORPUS, DATA
+from pipeline.prepare import ORACLE as ORACLE_FOLDER
+from pipeline.ranks_file import load_ranks, save_ranks
+from pipeline.results import DomainFacts, assemble, to_json
+from pipeline.sources.oracle import Oracle
+from pipeline.splits import assign_roles
+from pipeline.stages import StageContext
+
+METRICS = "metrics.json"
+
+
+def rank_baseline(
+    model: str, domains: Sequence[str], config: RunConfig, context: StageContext
+) -> dict[str, Any]:
+    """Rank every domain's test targets with a model that only counts, or with the truth."""
+    corpus = Corpus.open(context.inputs["corpus"] / CORPUS)
+    roles = assign_roles(corpus, config.split)
+    for number, name in enumerate(domains):
+        context.progress.update(number, len(domains), "domains", name)
+        domain = corpus.domain(name)
+        cases = evaluation_cases(
+            corpus, roles, name, "test", config.split.max_history, own_domain_only=True
+        )
+        if model == ORACLE:
+            scorer = _oracle(corpus, name, context.inputs["corpus"] / ORACLE_FOLDER)
+        else:
+            scorer = _counting_scorer(model, corpus, roles, name)
+        ranks = rank_targets(
+            cases,
+            domain.first_item,
+            domain.n_items,
+            scorer,
+            model=model,
+            mask_seen=config.evaluation.mask_seen,
+            block_mb=config.evaluation.block_mb,
+        )
+        save_ranks(context.output, name, ranks)
+    return {}
+
+
+def make_metrics(config: RunConfig, context: StageContext) -> dict[str, Any]:
+    """Assemble metrics.json from the ranks of all models in all domains."""
+    corpus = context.inputs["corpus"]
+    counts = read_json(corpus / DATA)["domains"]
+    ranks: dict[str, dict[str, Ranks]] = {domain.name: {} for domain in config.domains}
+    for stage, folder in context.inputs.items():
+        if stage != "corpus":
+            model = stage.split(".")[1]
+            for domain, found in load_ranks(folder).items():
+                ranks[domain][model] = found
+    facts = {
+        name: DomainFacts(
+            count["size_group"], count["users"], count["items"], count["interactions"]
+        )
+        for name, count in counts.items()
+    }
+    metrics = assemble(
+        ranks,
+        facts,
+        config.evaluation,
+        config_hash=config.results_hash(),
+        data_fingerprint=Corpus.open(corpus / CORPUS).fingerprint(),
+    )
+    write_text(context.output / METRICS, to_json(metrics))
+    return {}
+
+
+def _oracle(corpus: Corpus, name: str, folder: Path) -> Scorer:
+    domain = corpus.domain(name)
+    oracle = Oracle.open(folder / f"{name}.npz")
+    return oracle.scorer(corpus.user_keys, corpus.item_ids, domain.first_item, domain.n_items)
+
+
+def _counting_scorer(model: str, corpus: Corpus, roles: Roles, domain: str) -> Scorer:
+    from pipeline import baselines
+
+    return baselines.fit(model, corpus, roles, domain)

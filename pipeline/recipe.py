@@ -1,0 +1,228 @@
+"""The stages of a multi-domain run, and what each of them reads.
+
+    corpus ── item_llm ── vectors ─┬─ train.hydra_joint ─── rank.hydra_joint ──┐
+       │                           └─ train.MODEL.DOMAIN ── rank.MODEL.DOMAIN ─┼─ metrics
+       └─────────────────────────────────────── rank.BASELINE.DOMAIN ──────────┘
+
+Models of ids alone need no vectors; hydra_frozen reads the untuned encoder's (vectors_frozen).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from item_llm import ItemLLMConfig
+from pipeline import item_vectors, prepare, ranking
+from pipeline.config import (
+    BASELINES,
+    JOINT_MODELS,
+    TEXT_MODELS,
+    HydraModelConfig,
+    ModelName,
+    RunConfig,
+    SASRecModelConfig,
+)
+from pipeline.model_names import ORACLE
+from pipeline.stages import Stage, StageContext
+from pipeline.user_models import UserModelTask
+from pipeline.workers.user_model import rank_on_cluster, train_on_cluster
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The stages of one run.
+
+    Attributes:
+        corpus: raw data -> Corpus.
+        item_llm: pairs of texts -> adapter; None where the encoder is frozen or pinned.
+        vectors: texts -> item vectors, by encoder ("tuned", "frozen").
+        trained: one for each model and scope, by stage name.
+        ranked: the same, and the baselines.
+        metrics: ranks -> metrics.json.
+    """
+
+    corpus: Stage
+    item_llm: Stage | None
+    vectors: Mapping[str, Stage]
+    trained: Mapping[str, Stage]
+    ranked: Mapping[str, Stage]
+    metrics: Stage
+
+
+class RecipeBuilder:
+    """Builds the stages of a run from its config.
+
+    Args:
+        config: the run's configuration.
+        data_root: the folder that the sources' relative paths start from.
+        store: the run store; the item vectors' cache stands in it.
+    """
+
+    def __init__(self, config: RunConfig, data_root: Path, store: Path) -> None:
+        self.config, self.data_root, self.store = config, data_root, store
+        self._trained: dict[str, Stage] = {}
+        self._ranked: dict[str, Stage] = {}
+
+    def build(self) -> Recipe:
+        """All stages of the run.
+
+        Raises:
+            ValueError: a source's file is absent, or the encoder cannot be found.
+        """
+        corpus = self._corpus()
+        item_llm = self._item_llm(corpus)
+        vectors = self._vectors(corpus, item_llm)
+        for model in self.config.models:
+            self._add_model(model, corpus, vectors)
+        if any(domain.source.format == "simulated" for domain in self.config.domains):
+            self._add_ranking(ORACLE, corpus, self._domains_with_oracle())
+        metrics = self._metrics(corpus)
+        return Recipe(corpus, item_llm, vectors, self._trained, self._ranked, metrics)
+
+    def _corpus(self) -> Stage:
+        config, root = self.config, self.data_root
+
+        def make(context: StageContext) -> Mapping[str, Any]:
+            return prepare.make_corpus(config, root, context)
+
+        recipe = {
+            "domains": [domain.model_dump(mode="json") for domain in config.domains],
+            "sources": prepare.source_fingerprints(config, root),
+        }
+        return Stage("corpus", recipe, make)
+
+    def _item_llm(self, corpus: Stage) -> Stage | None:
+        config = self.config
+        if not self._wanted_encoders() & {"tuned"} or config.item_llm.lora is None:
+            return None
+        if config.item_llm.adapter is not None:
+            return None
+
+        def make(context: StageContext) -> Mapping[str, Any]:
+            return item_vectors.finetune_on_cluster(config, context)
+
+        recipe = {
+            "item_llm": config.item_llm.model_dump(mode="json", exclude={"adapter"}),
+            "base": item_vectors.base_sha256(config.item_llm),
+            "pairs": config.pairs.model_dump(mode="json"),
+            "split": config.split.model_dump(mode="json", exclude={"max_history"}),
+            "seed": config.seed,
+        }
+        return Stage("item_llm", recipe, make, (corpus,), slots=config.compute.workers)
+
+    def _vectors(self, corpus: Stage, item_llm: Stage | None) -> dict[str, Stage]:
+        stages = {}
+        for encoder in sorted(self._wanted_encoders()):
+            tuned = encoder == "tuned"
+            needs = (corpus, item_llm) if tuned and item_llm else (corpus,)
+            stages[encoder] = self._vector_stage(encoder, needs)
+        return stages
+
+    def _vector_stage(self, encoder: str, inputs: tuple[Stage, ...]) -> Stage:
+        config, cache = self.config, self.store / "vectors"
+        llm = config.item_llm if encoder == "tuned" else _frozen(config.item_llm)
+
+        def make(context: StageContext) -> Mapping[str, Any]:
+            return item_vectors.encode_corpus(llm, config.compute, cache, context)
+
+        recipe = {
+            "encoder": llm.encoder.model_dump(mode="json", exclude={"batch_tokens"}),
+            "base": item_vectors.base_sha256(llm),
+            "adapter": item_vectors.pinned_adapter_sha256(llm),
+        }
+        name = "vectors" if encoder == "tuned" else "vectors_frozen"
+        return Stage(name, recipe, make, inputs, slots=config.compute.workers)
+
+    def _add_model(self, model: ModelName, corpus: Stage, vectors: Mapping[str, Stage]) -> None:
+        if model in BASELINES:
+            self._add_ranking(model, corpus, [domain.name for domain in self.config.domains])
+        elif model in JOINT_MODELS:
+            self._add_trained(model, None, corpus, vectors)
+        else:
+            for domain in self.config.domains:
+                self._add_trained(model, domain.name, corpus, vectors)
+
+    def _add_trained(
+        self, model: ModelName, domain: str | None, corpus: Stage, vectors: Mapping[str, Stage]
+    ) -> None:
+        config = self.config
+        encoder = encoder_of(model)
+        inputs = (corpus, vectors[encoder]) if encoder else (corpus,)
+        template = UserModelTask(
+            model=model,
+            domain=domain,
+            split=config.split,
+            architecture=architecture_of(model, config),
+            evaluation=config.evaluation,
+            seed=config.seed,
+        )
+        scope = model if domain is None else f"{model}.{domain}"
+
+        def make_training(context: StageContext) -> Mapping[str, Any]:
+            return train_on_cluster(template, config.compute, context)
+
+        def make_ranks(context: StageContext) -> Mapping[str, Any]:
+            return rank_on_cluster(template, config.compute, context)
+
+        train = Stage(
+            f"train.{scope}",
+            template.training_recipe(),
+            make_training,
+            inputs,
+            slots=config.compute.workers if domain is None else 1,
+        )
+        self._trained[train.name] = train
+        rank = Stage(f"rank.{scope}", template.ranking_recipe(), make_ranks, (*inputs, train))
+        self._ranked[rank.name] = rank
+
+    def _add_ranking(self, model: str, corpus: Stage, domains: list[str]) -> None:
+        config = self.config
+
+        def make(context: StageContext) -> Mapping[str, Any]:
+            return ranking.rank_baseline(model, domains, config, context)
+
+        recipe = {
+            "model": model,
+            "domains": domains,
+            "split": config.split.model_dump(mode="json"),
+            "mask_seen": config.evaluation.mask_seen,
+        }
+        self._ranked[f"rank.{model}"] = Stage(f"rank.{model}", recipe, make, (corpus,))
+
+    def _metrics(self, corpus: Stage) -> Stage:
+        config = self.config
+
+        def make(context: StageContext) -> Mapping[str, Any]:
+            return ranking.make_metrics(config, context)
+
+        recipe = {
+            "evaluation": config.evaluation.model_dump(mode="json"),
+            "large_domains": config.large_domains,
+            "config_hash": config.results_hash(),
+        }
+        return Stage("metrics", recipe, make, (corpus, *self._ranked.values()))
+
+    def _wanted_encoders(self) -> set[str]:
+        return {encoder for model in self.config.models if (encoder := encoder_of(model))}
+
+    def _domains_with_oracle(self) -> list[str]:
+        return [d.name for d in self.config.domains if d.source.format == "simulated"]
+
+
+def encoder_of(model: str) -> str | None:
+    """Whose vectors a model reads: "tuned", "frozen" (hydra_frozen) or None (ids alone)."""
+    if model not in TEXT_MODELS:
+        return None
+    return "frozen" if model == "hydra_frozen" else "tuned"
+
+
+def architecture_of(model: str, config: RunConfig) -> HydraModelConfig | SASRecModelConfig:
+    """The part of the config that describes a trained model."""
+    return config.sasrec if model.startswith("sasrec") else config.user_model
+
+
+def _frozen(config: ItemLLMConfig) -> ItemLLMConfig:
+    return config.model_copy(update={"lora": None, "adapter": None})

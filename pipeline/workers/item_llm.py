@@ -1,0 +1,101 @@
+"""The item LLM's fine-tuning on the cluster: DeepSpeed ZeRO inside a Ray Train group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from item_llm import ItemLLMConfig, ItemPairs
+from pipeline.artifacts import write_json
+from pipeline.corpus import Corpus
+from pipeline.pairs import PairsConfig, next_item_pairs
+from pipeline.progress import StageProgress
+from pipeline.splits import SplitConfig, assign_roles
+from pipeline.workers.cluster import ComputeConfig
+from pipeline.workers.launch import Member, run_in_group
+from pipeline.workers.progress_board import Reporter
+
+
+def finetune_in_group(
+    config: ItemLLMConfig,
+    pairs: PairsConfig,
+    split: SplitConfig,
+    folders: Mapping[str, Path],
+    compute: ComputeConfig,
+    progress: StageProgress,
+) -> dict[str, Any]:
+    """Fine-tune over all workers; worker 0 writes the adapter and the curve.
+
+    Args:
+        config: base, LoRA and schedule.
+        pairs: how many pairs of each domain, and whose are held out.
+        split: decides which events may train.
+        folders: `corpus` to read, `adapter` and `scratch` to write; `result` is a file.
+        compute: the group's size.
+        progress: told of the steps.
+
+    Returns:
+        The adapter's hash, and the elements of optimizer state on each worker.
+    """
+    settings = {"config": config, "pairs": pairs, "split": split, **folders}
+    return run_in_group(_finetune, settings, compute, progress)
+
+
+def _finetune(settings: Mapping[str, Any], member: Member, report: Reporter) -> dict[str, Any]:
+    from item_llm.training import finetune, total_steps
+
+    config: ItemLLMConfig = settings["config"]
+    corpus = Corpus.open(settings["corpus"])
+    pairs, held_out = _corpus_pairs(corpus, settings)
+    total = total_steps(config.finetuning, len(pairs))
+    curve: list[dict[str, float]] = []
+
+    def on_step(step: int, loss: float, rate: float) -> None:
+        curve.append({"step": step, "loss": round(loss, 6), "lr": rate})
+        if member.rank == 0:
+            report(step, total, "steps", f"loss {loss:.3f}")
+
+    result = finetune(
+        config,
+        pairs,
+        held_out,
+        corpus.texts,
+        settings["adapter"],
+        workers=member.size,
+        on_step=on_step,
+        checkpoint_dir=settings["scratch"],
+    )
+    if member.rank == 0:
+        write_json(settings["result"], _for_report(result.to_json(), curve))
+    return {
+        "adapter_sha256": result.adapter_sha256,
+        "optimizer_elements": result.optimizer_elements,
+        "optimizer_elements_unsharded": result.optimizer_elements_unsharded,
+    }
+
+
+def _corpus_pairs(corpus: Corpus, settings: Mapping[str, Any]) -> tuple[ItemPairs, ItemPairs]:
+    """The corpus's training and held-out pairs, as the item LLM takes them."""
+    roles = assign_roles(corpus, settings["split"])
+    seed = settings["config"].finetuning.seed
+    sides = next_item_pairs(corpus, roles, settings["pairs"], seed=seed)
+    train, held_out = (
+        ItemPairs(side.first, side.second, side.domains.astype(np.int64)) for side in sides
+    )
+    return train, held_out
+
+
+def _for_report(result: dict[str, Any], curve: list[dict[str, float]]) -> dict[str, Any]:
+    """The result as the report reads it: without paths and times."""
+    held_out = {
+        "pairs": result["held_out_pairs"],
+        "before": result["before"],
+        "after": result["after"],
+    }
+    kept = ("base", "adapter_sha256", "mean_cosine", "zero_stage", "workers", "pairs")
+    sharding = ("optimizer_elements", "optimizer_elements_unsharded", "weight_elements")
+    facts = {name: result[name] for name in (*kept, *sharding, "temperature")}
+    return facts | {"steps": curve, "held_out": held_out}
