@@ -1,0 +1,43 @@
+"""Small domains and corpora, built through the real path from a file."""
+
+import csv
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from pipeline.corpus import Corpus, build_corpus
+from pipeline.domains import Domain, DomainConfig, build_domain
+
+Event = tuple[str, str, int]
+
+
+@pytest.fixture(scope="session")
+def domain_of(tmp_path_factory) -> Callable[..., Domain]:
+    """domain_of(name, [(user, item, time), ...]): the domain that a CSV file of these gives."""
+    folder: Path = tmp_path_factory.mktemp("domains")
+
+    def build(
+        name: str, events: Iterable[Event], *, order: str = "time", platform: str = "main", **more
+    ) -> Domain:
+        file = folder / f"{name}.csv"
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            rows = csv.writer(stream)
+            rows.writerow(["user_id", "item_id", "timestamp"])
+            rows.writerows(events)
+        columns = {"timestamp": None} if order == "sequence" else {}
+        source = {"format": "table", "interactions": str(file), "platform": platform}
+        config = {"name": name, "source": source | {"columns": columns}, "cleaning": more}
+        return build_domain(DomainConfig.model_validate(config), folder, folder / "quarantine")
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def corpus_of(domain_of) -> Callable[..., Corpus]:
+    """corpus_of({name: events}): a corpus of timed domains of one platform."""
+
+    def build(domains: dict[str, list[Event]]) -> Corpus:
+        return build_corpus([domain_of(name, events) for name, events in domains.items()])
+
+    return build
