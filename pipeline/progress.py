@@ -17,6 +17,8 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 _LINE_EVERY_SECONDS = 5.0
+_INDENT = "    "
+_BAR_COLUMNS = 26 + 14 + 7 + 4  # name, bar, elapsed time and the blanks between them
 
 
 class StageProgress:
@@ -37,11 +39,11 @@ class StageProgress:
         rate = gained / elapsed if elapsed > 0 else 0.0
         left = f"{_clock((total - done) / rate)} left" if rate > 0 else ""
         speed = f"{_short(rate)} {unit}/s" if rate > 0 else ""
-        text = "  ".join(part for part in (info, speed, left) if part)
+        parts = [part for part in (left, info, speed) if part]
         due = now - self._last_line >= _LINE_EVERY_SECONDS
         if due:
             self._last_line = now
-        self._owner.show(self._name, done, total, text, line=due)
+        self._owner.show(self._name, done, total, parts, line=due)
 
     def note(self, text: str) -> None:
         """Say something once."""
@@ -92,20 +94,23 @@ class Progress:
             if (task := self._tasks.pop(name, None)) is not None:
                 self._bars.remove_task(task)
 
-    def show(self, name: str, done: float, total: float, text: str, *, line: bool) -> None:
-        """Move the stage's bar, or print a line of it."""
+    def show(
+        self, name: str, done: float, total: float, parts: Sequence[str], *, line: bool
+    ) -> None:
+        """Move the stage's bar, or print a line of it; the last parts go first where it is long."""
         if (task := self._tasks.get(name)) is not None:
+            text = _fitting(parts, self.console.width - _BAR_COLUMNS)
             self._bars.update(task, completed=done, total=total, text=text)
         elif line:
             share = f"{100 * done / total:3.0f}%" if total else "    "
-            self.say(name, f"{share}  {text}")
+            room = self.console.width - len(_INDENT) - len(name) - 2
+            self.say(name, _fitting([share, *parts], room))
 
     def say(self, name: str, text: str) -> None:
         """Print one line about a stage."""
         with self._lock:
-            self.console.print(
-                f"         [dim]{escape(name)}[/dim]  {escape(text)}", highlight=False
-            )
+            line = f"{_INDENT}[dim]{escape(name)}[/dim]  {escape(text)}"
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def finished(self, name: str, status: str, seconds: float) -> None:
         """Print the line that a stage is over."""
@@ -116,6 +121,17 @@ class Progress:
             self.console.print(
                 f"{escape(count):>8} {escape(name)}: {status}{took}", highlight=False
             )
+
+
+def _fitting(parts: Sequence[str], width: int) -> str:
+    """As many of the parts as fit, from the first on."""
+    text = ""
+    for part in parts:
+        longer = f"{text}  {part}" if text else part
+        if len(longer) > width:
+            break
+        text = longer
+    return text
 
 
 def _clock(seconds: float) -> str:

@@ -17,7 +17,7 @@ from pipeline.recipe import Recipe, RecipeBuilder
 from pipeline.results import to_json
 from pipeline.run_card import run_card
 from pipeline.run_details import curves, details
-from pipeline.stages import Runner, StageResult
+from pipeline.stages import Runner, StageResult, in_order
 from pipeline.workers.cluster import connected
 
 _LOCK = ".lock"
@@ -66,22 +66,17 @@ def execute(config: RunConfig, run_dir: Path | None, progress: Progress) -> RunO
     # Built before any folder is made: an absent file or a wrong name leaves nothing behind.
     recipe = RecipeBuilder(config, data_root(), store.root).build()
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    with (
-        connected(config.compute),
-        exclusive_lock(folder.path / _LOCK, wait=False),
-        progress.running(),
-    ):
-        slots = config.compute.workers
-        stages = Runner(store, progress, slots=slots).run(
-            [recipe.metrics, *recipe.vectors.values()]
-        )
-        card = run_card(
-            config,
-            stages,
-            started=started,
-            seconds=time.monotonic() - clock,
-            details=details(recipe, stages),
-        )
+    with exclusive_lock(folder.path / _LOCK, wait=False), progress.running():
+        targets = [*recipe.vectors.values(), recipe.metrics]
+        progress.expect([stage.name for stage in in_order(targets)])
+        runner = Runner(store, progress, slots=config.compute.workers)
+        # The data before Ray: what is wrong with them is said at once.
+        runner.run([recipe.corpus])
+        with connected(config.compute):
+            stages = runner.run(targets)
+        seconds = time.monotonic() - clock
+        found = details(recipe, stages)
+        card = run_card(config, stages, started=started, seconds=seconds, details=found)
         metrics = write_results(folder, recipe, stages, card)
     return RunOutcome(folder, metrics, stages)
 

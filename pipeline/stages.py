@@ -96,16 +96,16 @@ class Runner:
 
     def __init__(self, store: RunStore, progress: Progress, *, slots: int) -> None:
         self.store, self.progress, self.slots = store, progress, slots
+        self._done: dict[str, StageResult] = {}
 
     def run(self, targets: Iterable[Stage]) -> dict[str, StageResult]:
-        """Make all targets and what they stand on; returns the results by stage name.
+        """Make all targets and what they stand on; returns all results so far, by stage name.
 
         Raises:
             Exception: the first failure; stages already running are left to their end.
         """
-        waiting = in_order(targets)
-        self.progress.expect([stage.name for stage in waiting])
-        done: dict[str, StageResult] = {}
+        done = self._done
+        waiting = [stage for stage in in_order(targets) if stage.name not in done]
         running: dict[Future[StageResult], Stage] = {}
         with ThreadPoolExecutor(max_workers=max(1, self.slots)) as pool:
             while waiting or running:
@@ -116,7 +116,7 @@ class Runner:
                 for future in finished:
                     stage = running.pop(future)
                     done[stage.name] = future.result()
-        return done
+        return dict(done)
 
     def _ready(
         self,

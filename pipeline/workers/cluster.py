@@ -12,13 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field
 # Two training workers, Ray Train's controller and a Ray Data actor must be schedulable at once,
 # even where there are two cores: these are slots for Ray's scheduler, not cores.
 _LEAST_CPUS = 4
-# Ray Train reads these in the driver. A first start of two workers takes 27 s on a quiet machine
-# of two cores and 60 s on a busy one; its default of 30 s would call that a failure.
-_TRAIN_DEFAULTS = {
+# Ray reads these in the driver. A first start of two training workers takes 27 s on a quiet machine
+# of two cores and 60 s on a busy one; Ray Train's default of 30 s would call that a failure.
+_RAY_DEFAULTS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # Ray Data's actors always log an error of Ray's core about restarts, which tells a user
+    # nothing; what really goes wrong there arrives as a Python exception.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
+# Says on every start that the token is on: as it should be.
+_CHATTY = ("ray._private.authentication.authentication_token_setup", "ray.data")
 
 
 class ComputeConfig(BaseModel):
@@ -51,11 +56,13 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
     """
     import ray
 
-    for name, value in _TRAIN_DEFAULTS.items():
+    for name, value in _RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():  # a caller's own connection (a notebook, a test session) stays
         yield
         return
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     own = {} if os.environ.get("RAY_ADDRESS") else _own_ray()
     ray.init(
         log_to_driver=compute.worker_logs,

@@ -6,7 +6,6 @@ their vectors come back in batches and the driver commits them.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,6 @@ def encode_on_cluster(
         return
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
     # Long texts first and like with like: no padding within a batch, no straggler at the end.
     ordered = sorted(texts, key=len, reverse=True)
     total, done = sum(map(len, ordered)), 0
