@@ -5,9 +5,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pipeline.corpus import Corpus, build_corpus
 from pipeline.domains import Domain, DomainConfig, build_domain
+
+# The machine that runs the tests may be busy: time limits belong to pytest-timeout.
+settings.register_profile("pipeline", deadline=None, max_examples=50)
+settings.load_profile("pipeline")
 
 Event = tuple[str, str, int]
 

@@ -1,0 +1,288 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipeline.corpus import build_corpus
+from pipeline.splits import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    LeakError,
+    SplitConfig,
+    TrainingHistories,
+    assign_roles,
+    check_no_leak,
+    evaluation_cases,
+    training_histories,
+)
+
+events = st.lists(
+    st.tuples(st.sampled_from("uvw"), st.sampled_from("abcd"), st.integers(0, 9)),
+    min_size=1,
+    max_size=20,
+)
+splits = st.sampled_from(
+    [SplitConfig(), SplitConfig(kind="refit"),
+     SplitConfig(kind="time", validation_from=4, test_from=7)]
+)  # fmt: skip
+A = [
+    ("u", "a1", 10),
+    ("u", "a2", 20),
+    ("u", "a3", 30),
+    ("u", "a4", 40),
+    ("v", "a1", 5),
+    ("v", "a2", 6),
+]
+B = [("u", "b1", 15), ("u", "b2", 25), ("u", "b3", 35), ("u", "b4", 45)]
+
+
+def named(corpus, positions):
+    return [corpus.item_ids[int(position)] for position in positions]
+
+
+def by_item(corpus, roles, user="main:u"):
+    row = list(corpus.user_keys).index(user)
+    begin, end = corpus.offsets[row : row + 2]
+    return dict(zip(named(corpus, corpus.items[begin:end]), roles[begin:end].tolist(), strict=True))
+
+
+def cases_by_hand(corpus, roles, domain, role, max_history, own_domain_only):
+    """The specification of evaluation_cases, one event after another."""
+    wanted = {"validation": VALIDATION, "test": TEST}[role]
+    number = corpus.domain_number(domain)
+    found = []
+    for user in range(corpus.n_users):
+        history, seen, has_own = [], set(), False
+        for event in range(*corpus.offsets[user : user + 2]):
+            own, item = corpus.event_domains[event] == number, int(corpus.items[event])
+            if own and roles[event] == wanted:
+                if has_own:
+                    kept = history if max_history is None else history[-max_history:]
+                    found.append((user, kept, sorted(seen - {item}), item))
+                break
+            if roles[event] == TRAIN or (own and role == "test" and roles[event] == VALIDATION):
+                has_own = has_own or own
+                if own or not own_domain_only:
+                    history.append(item)
+                if own:
+                    seen.add(item)
+    return found
+
+
+def as_list(cases):
+    return [
+        (
+            int(user),
+            cases.history[cases.offsets[n] : cases.offsets[n + 1]].tolist(),
+            cases.seen[cases.seen_offsets[n] : cases.seen_offsets[n + 1]].tolist(),
+            int(cases.targets[n]),
+        )
+        for n, user in enumerate(cases.users)
+    ]
+
+
+def test_strict_holds_out_the_last_two_of_each_user_and_domain(corpus_of):
+    corpus = corpus_of({"a": A, "b": B})
+    roles = assign_roles(corpus, SplitConfig())
+    assert roles.dtype == np.int8
+    assert by_item(corpus, roles) == {
+        "a1": TRAIN, "a2": TRAIN, "a3": VALIDATION, "a4": TEST,
+        "b1": TRAIN, "b2": TRAIN, "b3": VALIDATION, "b4": TEST,
+    }  # fmt: skip
+
+
+def test_fewer_than_three_events_only_train(corpus_of):
+    corpus = corpus_of({"a": A})
+    for split in (SplitConfig(), SplitConfig(kind="refit")):
+        assert by_item(corpus, assign_roles(corpus, split), "main:v") == {"a1": TRAIN, "a2": TRAIN}
+
+
+def test_refit_trains_on_the_validation_event(corpus_of):
+    corpus = corpus_of({"a": A})
+    strict, refit = (assign_roles(corpus, SplitConfig(kind=kind)) for kind in ("strict", "refit"))
+    assert np.array_equal(refit, np.where(strict == VALIDATION, TRAIN, strict))
+
+
+def test_time_cuts_at_the_given_seconds(corpus_of):
+    corpus = corpus_of({"a": A, "b": B})
+    roles = assign_roles(corpus, SplitConfig(kind="time", validation_from=20, test_from=35))
+    assert by_item(corpus, roles) == {
+        "a1": TRAIN, "b1": TRAIN, "a2": VALIDATION, "b2": VALIDATION, "a3": VALIDATION,
+        "b3": TEST, "a4": TEST, "b4": TEST,
+    }  # fmt: skip
+
+
+def test_time_needs_times(domain_of):
+    corpus = build_corpus([domain_of("a", A, order="sequence")])
+    with pytest.raises(ValueError, match="the domain a has no times"):
+        assign_roles(corpus, SplitConfig(kind="time", validation_from=1, test_from=2))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "time"}, "needs validation_from < test_from"),
+        (
+            {"kind": "time", "validation_from": 5, "test_from": 5},
+            "needs validation_from < test_from",
+        ),
+        ({"kind": "strict", "test_from": 5}, "belong to `kind: time`, but kind is strict"),
+        ({"kind": "loose"}, "'strict', 'refit' or 'time'"),
+    ],
+)
+def test_a_split_that_makes_no_sense_is_refused(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        SplitConfig.model_validate(fields)
+
+
+def test_joint_histories_interleave_and_single_ones_do_not(corpus_of):
+    corpus = corpus_of({"a": A, "b": B})
+    roles = assign_roles(corpus, SplitConfig())
+    joint = training_histories(corpus, roles)
+    assert joint.offsets.tolist() == [0, 4, 6]
+    assert named(corpus, joint.items) == ["a1", "b1", "a2", "b2", "a1", "a2"]
+    alone = training_histories(corpus, roles, ["b"])
+    assert (alone.offsets.tolist(), alone.users.tolist()) == ([0, 2], [0])
+    assert named(corpus, alone.items) == ["b1", "b2"]
+
+
+def test_a_row_with_one_training_event_is_left_out(corpus_of):
+    corpus = corpus_of({"a": A[:3]})
+    histories = training_histories(corpus, assign_roles(corpus, SplitConfig()))
+    assert (histories.offsets.tolist(), len(histories.items)) == ([0], 0)
+
+
+def test_what_a_case_may_know(corpus_of):
+    corpus = corpus_of({"a": A, "b": B})
+    roles = assign_roles(corpus, SplitConfig())
+
+    def history(domain, role, own):
+        (case,) = as_list(evaluation_cases(corpus, roles, domain, role, None, own_domain_only=own))
+        return named(corpus, case[1]), named(corpus, case[2]), named(corpus, case[3:])
+
+    assert history("a", "validation", False) == (["a1", "b1", "a2", "b2"], ["a1", "a2"], ["a3"])
+    assert history("a", "test", False) == (
+        ["a1", "b1", "a2", "b2", "a3"],
+        ["a1", "a2", "a3"],
+        ["a4"],
+    )
+    assert history("b", "test", True) == (["b1", "b2", "b3"], ["b1", "b2", "b3"], ["b4"])
+
+
+def test_the_latest_events_stay_and_what_was_seen_stays_whole(corpus_of):
+    corpus = corpus_of({"a": A})
+    roles = assign_roles(corpus, SplitConfig())
+    (case,) = as_list(evaluation_cases(corpus, roles, "a", "test", 1, own_domain_only=True))
+    assert named(corpus, case[1]) == ["a3"]
+    assert named(corpus, case[2]) == ["a1", "a2", "a3"]
+
+
+def test_a_target_that_was_seen_before_is_not_among_the_seen(domain_of):
+    bare = [("u", item, 0) for item in ("p", "q", "p", "p")]
+    corpus = build_corpus([domain_of("a", bare, order="sequence")])
+    roles = assign_roles(corpus, SplitConfig())
+    (case,) = as_list(evaluation_cases(corpus, roles, "a", "test", 50, own_domain_only=False))
+    assert [named(corpus, part) for part in case[1:3]] == [["p", "q", "p"], ["q"]]
+
+
+def test_a_domain_in_which_nobody_can_be_asked_is_named(corpus_of):
+    corpus = corpus_of({"a": [("u", "x", 1), ("u", "y", 2)]})
+    roles = assign_roles(corpus, SplitConfig())
+    with pytest.raises(ValueError, match="the domain a has no test cases"):
+        evaluation_cases(corpus, roles, "a", "test", 50, own_domain_only=True)
+
+
+@given(events, events, splits, st.sampled_from([None, 1, 3]), st.booleans(), st.booleans())
+def test_cases_are_those_made_by_hand_and_nothing_leaks(
+    corpus_of, first, second, split, max_history, own, test
+):
+    corpus = corpus_of({"a": first, "b": second})
+    roles = assign_roles(corpus, split)
+    role = "test" if test else "validation"
+    expected = cases_by_hand(corpus, roles, "a", role, max_history, own)
+    histories = training_histories(corpus, roles)
+    if not expected:
+        with pytest.raises(ValueError, match=f"has no {role} cases"):
+            evaluation_cases(corpus, roles, "a", role, max_history, own_domain_only=own)
+        check_no_leak(corpus, roles, histories)
+        return
+    cases = evaluation_cases(corpus, roles, "a", role, max_history, own_domain_only=own)
+    assert as_list(cases) == expected
+    check_no_leak(corpus, roles, histories, cases)
+
+
+@given(events, events, splits)
+def test_adding_a_domain_changes_no_other_domains_split(corpus_of, first, second, split):
+    def roles_in_a(corpus):
+        roles = assign_roles(corpus, split)
+        own = corpus.event_domains == corpus.domain_number("a")
+        users = [corpus.user_keys[int(user)] for user in corpus.event_users[own]]
+        items = named(corpus, corpus.items[own])
+        return list(zip(users, items, corpus.timestamps[own].tolist(), roles[own], strict=True))
+
+    alone = roles_in_a(corpus_of({"a": first}))
+    assert roles_in_a(corpus_of({"b": second, "a": first})) == alone
+
+
+# The leak check must find each of these, whoever made them.
+
+
+@pytest.fixture
+def clean(corpus_of):
+    corpus = corpus_of({"a": A, "b": B})
+    return corpus, assign_roles(corpus, SplitConfig())
+
+
+@pytest.mark.parametrize("role", [VALIDATION, TEST])
+def test_training_on_what_is_held_out_is_a_leak(clean, role):
+    corpus, roles = clean
+    leaky = training_histories(corpus, np.where(roles == role, TRAIN, roles).astype(np.int8))
+    with pytest.raises(LeakError, match="training histories hold what is held out: user main:u"):
+        check_no_leak(corpus, roles, leaky)
+
+
+def test_training_on_an_event_twice_is_a_leak(clean):
+    corpus, roles = clean
+    once = training_histories(corpus, roles, ["b"])
+    items = once.items[[0, 1, 1]]
+    twice = TrainingHistories(offsets=np.array([0, 3]), items=items, users=once.users)
+    with pytest.raises(LeakError, match="item b2"):
+        check_no_leak(corpus, roles, twice)
+
+
+def test_another_domains_held_out_event_in_a_history_is_a_leak(clean):
+    corpus, roles = clean
+    relaxed = roles.copy()
+    relaxed[(roles == VALIDATION) & (corpus.event_domains == 1)] = TRAIN
+    leaky = evaluation_cases(corpus, relaxed, "a", "test", None, own_domain_only=False)
+    with pytest.raises(
+        LeakError, match=r"the history of a test case of a .*: user main:u, item b3"
+    ):
+        check_no_leak(corpus, roles, None, leaky)
+
+
+def test_an_event_after_the_target_in_a_history_is_a_leak(clean):
+    corpus, roles = clean
+    cases = evaluation_cases(corpus, roles, "a", "validation", None, own_domain_only=True)
+    cases.history[-1] = corpus.items[corpus.items.tolist().index(list(corpus.item_ids).index("b2"))]
+    check_no_leak(corpus, roles, None, cases)  # b2 came before a3, so that it may be known
+    later = cases.targets.copy()
+    cases.history[-1] = later[0]
+    with pytest.raises(LeakError, match=r"validation case of a .* item a3"):
+        check_no_leak(corpus, roles, None, cases)
+
+
+def test_targets_that_were_never_held_out_are_refused(clean):
+    corpus, roles = clean
+    cases = evaluation_cases(corpus, roles, "a", "test", None, own_domain_only=True)
+    cases.targets[:] = 0
+    with pytest.raises(LeakError, match="are not its users' held-out events"):
+        check_no_leak(corpus, roles, None, cases)
+
+
+def test_roles_out_of_order_are_a_leak(clean):
+    corpus, roles = clean
+    with pytest.raises(LeakError, match="an event after a held-out one has an earlier role"):
+        check_no_leak(corpus, roles[::-1].copy(), None)
