@@ -1,0 +1,80 @@
+"""A whole small run, made once for all tests of the jobs: submitted to a real Ray of its own."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.workers.local_ray import LocalRay
+
+ROOT = Path(__file__).resolve().parents[2]
+SHOP = {"format": "simulated", "population": 400, "items": 60, "mean_history": 6}
+TINY = {
+    "name": "tiny",
+    "domains": [
+        {"name": "books", "source": SHOP | {"catalogue": "books", "share": 0.8}},
+        {"name": "garden", "source": SHOP | {"catalogue": "garden", "share": 0.4}},
+    ],
+    "models": ["popularity", "sasrec", "hydra_single", "hydra_joint"],
+    "item_llm": {
+        "encoder": {"base": "minilm", "max_tokens": 16},
+        "lora": {"r": 4},
+        "finetuning": {"max_steps": 8, "pairs_per_step": 16, "zero_stage": 2},
+    },
+    "user_model": {"dim": 16, "items": {"dim": 16}, "training": {"epochs": 2, "negatives": 32}},
+    "sasrec": {"dim": 16, "items": {"dim": 16}, "training": {"epochs": 2, "negatives": 32}},
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One submitted job: what it printed, its status and how long it took."""
+
+    output: str
+    status: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with a config and a store, and the Ray that jobs are submitted to."""
+
+    folder: Path
+    ray: LocalRay
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "tiny.yaml"
+
+    @property
+    def run_dir(self) -> Path:
+        return self.folder / "runs" / "tiny"
+
+    def submit(self, *entrypoint: str) -> Job:
+        started = time.monotonic()
+        done = self.ray.submit(
+            [*entrypoint, "--config", str(self.config), "--run-dir", str(self.run_dir)],
+            working_dir=ROOT,
+            capture=True,
+        )
+        return Job(done.stdout, done.returncode, time.monotonic() - started)
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    folder = tmp_path_factory.mktemp("jobs")
+    content = TINY | {"store": str(folder / "store")}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(content))
+    with LocalRay() as ray:
+        yield Workplace(folder, ray)
+
+
+@pytest.fixture(scope="session")
+def first_run(workplace: Workplace) -> Job:
+    """`ray job submit -- python jobs/multidomain.py`, from nothing to the report."""
+    job = workplace.submit("python", "jobs/multidomain.py")
+    assert job.status == 0, job.output
+    return job
