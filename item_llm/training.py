@@ -101,7 +101,7 @@ class FinetuneResult:
         zero_stage, workers: how the training was sharded.
         optimizer_elements: elements of Adam's moments on each worker.
         optimizer_elements_unsharded: what each worker would hold without ZeRO.
-        weight_elements: elements of all weights on each worker between steps.
+        weight_elements: elements of all weights on each worker between passes.
         seconds: wall time of this call.
     """
 

@@ -143,7 +143,9 @@ class ShardedModule:
         return sum(t.numel() for t in tensors if torch.is_tensor(t) and t.dim() > 0)
 
     def weight_elements(self) -> int:
-        """Elements of all weights that this worker holds between steps."""
+        """Elements of all weights that this worker holds between passes."""
+        if self.module.zero_optimization_stage() == 3:
+            self.module.empty_partition_cache()  # small models stay gathered while there is room
         return sum(
             p.ds_tensor.numel() if _is_split(p) else p.numel()
             for p in self.module.module.parameters()

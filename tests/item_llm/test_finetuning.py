@@ -1,0 +1,224 @@
+"""Real DeepSpeed ZeRO over gloo with two processes, on a tiny Llama."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from item_llm import (
+    EncoderConfig,
+    FinetuningConfig,
+    ItemEncoder,
+    ItemLLMConfig,
+    ItemPairs,
+    finetune,
+)
+from item_llm.training import learning_rate, total_steps
+
+HERE = Path(__file__).parent
+TRAINABLE = 2 * (2 * 4 * 32 + 4 * 32 + 4 * 16) + 32 + 1  # LoRA on q and v, [ITEM], temperature
+
+
+def torchrun(workers, base, out, stages):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(workers), str(HERE / "zero_worker.py")]
+    command += [str(base), str(out), str(workers), json.dumps(stages)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return {
+        stage: [
+            json.loads((out / f"{workers}-{stage}-{r}.json").read_text()) for r in range(workers)
+        ]
+        for stage in stages
+    }
+
+
+@pytest.fixture(scope="module")
+def two_workers(tiny_llama, tmp_path_factory):
+    out = tmp_path_factory.mktemp("zero")
+    return out, torchrun(2, tiny_llama, out, [1, 2, 3])
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_loss_falls_and_held_out_ranks_rise(two_workers, stage):
+    report = two_workers[1][stage][0]
+    losses, result = report["losses"], report["result"]
+    assert len(losses) == 30 == result["steps"]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
+    assert result["after"]["loss"] < result["before"]["loss"]
+    assert result["after"]["mrr"] > result["before"]["mrr"] + 0.03
+    assert -1 <= result["mean_cosine"] < 0.999
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_optimizer_state_is_really_sharded(two_workers, stage):
+    result = two_workers[1][stage][0]["result"]
+    assert result["optimizer_elements_unsharded"] == 2 * TRAINABLE
+    halves = result["optimizer_elements"]
+    assert len(halves) == 2
+    assert max(halves) < 1.05 * TRAINABLE, "a worker holds more than its half"
+    assert sum(halves) >= 2 * TRAINABLE
+
+
+def test_stage_3_shards_the_weights_too(two_workers):
+    whole = two_workers[1][2][0]["result"]["weight_elements"]
+    shards = two_workers[1][3][0]["result"]["weight_elements"]
+    assert whole[0] == whole[1] > 20_000
+    assert max(shards) < 0.51 * whole[0]
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_the_adapter_loads_in_plain_peft(two_workers, tiny_llama, stage):
+    folder = two_workers[0] / f"adapter-{stage}"
+    model = PeftModel.from_pretrained(AutoModel.from_pretrained(tiny_llama), folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    updates = [w for name, w in weights.items() if "lora_B" in name]
+    assert len(updates) == 4
+    assert all(w.abs().max() > 1e-3 for w in updates), "an update stayed at zero"
+    loaded = dict(model.named_parameters())
+    for name, weight in weights.items():
+        inside = loaded[name.replace(".weight", ".default.weight")]
+        torch.testing.assert_close(inside.data, weight, rtol=0, atol=0)
+
+
+def test_workers_agree_on_the_result(two_workers):
+    for reports in two_workers[1].values():
+        first, second = ({**r["result"], "seconds": 0} for r in reports)
+        assert first == second
+        assert reports[0]["losses"] == reports[1]["losses"]
+
+
+def test_stages_learn_the_same(two_workers):
+    out, _ = two_workers
+    weights = [load_file(out / f"adapter-{s}" / "adapter_model.safetensors") for s in (1, 2, 3)]
+    for other in weights[1:]:
+        for name, weight in weights[0].items():
+            torch.testing.assert_close(other[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_the_number_of_workers_does_not_change_what_is_learned(two_workers, tiny_llama, tmp_path):
+    out, reports = two_workers
+    alone = torchrun(1, tiny_llama, tmp_path, [2])[2][0]
+    np.testing.assert_allclose(alone["losses"], reports[2][0]["losses"], rtol=1e-3)
+    mine = load_file(tmp_path / "adapter-2" / "adapter_model.safetensors")
+    theirs = load_file(out / "adapter-2" / "adapter_model.safetensors")
+    for name, weight in theirs.items():
+        torch.testing.assert_close(mine[name], weight, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_stage_0_keeps_the_whole_optimizer_state_everywhere(tiny_llama, tmp_path):
+    result = torchrun(2, tiny_llama, tmp_path, [0])[0][0]["result"]
+    assert result["optimizer_elements"] == [2 * TRAINABLE] * 2
+    assert result["after"]["mrr"] > result["before"]["mrr"] + 0.03
+
+
+def test_the_tuned_encoder_gives_the_vectors_that_were_measured(two_workers, tiny_llama):
+    from tiny_models import item_pairs, item_texts
+
+    from item_llm.held_out import held_out_metrics
+
+    out, reports = two_workers
+    encoder = ItemEncoder.load(EncoderConfig(base=str(tiny_llama)), out / "adapter-2")
+    held_out = ItemPairs(*item_pairs(200, seed=1))
+    metrics = held_out_metrics(encoder.encode(item_texts()), held_out, 0.05)
+    measured = reports[2][0]["result"]["after"]
+    assert metrics.mrr == pytest.approx(measured["mrr"], rel=1e-3)
+    assert metrics.loss == pytest.approx(measured["loss"], rel=1e-3)
+
+
+def tiny_config(base, **finetuning):
+    return ItemLLMConfig.model_validate(
+        {
+            "encoder": {"base": str(base)},
+            "lora": {"dropout": 0.1},
+            "finetuning": {"pairs_per_step": 8, "max_steps": 6, "zero_stage": 2, **finetuning},
+        }
+    )
+
+
+def run(config, texts, folder, **options):
+    from tiny_models import item_pairs
+
+    pairs = ItemPairs(*item_pairs(100, seed=0))
+    none = pairs[np.array([], dtype=np.int64)]
+    return finetune(config, pairs, none, texts, folder, **options)
+
+
+class PowerCutError(Exception):
+    pass
+
+
+def test_a_resumed_training_is_bit_identical(tiny_llama, tmp_path, item_texts):
+    config = tiny_config(tiny_llama, checkpoint_every=2, gradient_accumulation=2)
+    whole = run(config, item_texts, tmp_path / "whole")
+
+    def interrupt(step, loss, rate):
+        if step == 5:
+            raise PowerCutError
+
+    checkpoints = tmp_path / "checkpoints"
+    with pytest.raises(PowerCutError):
+        run(config, item_texts, tmp_path / "a", on_step=interrupt, checkpoint_dir=checkpoints)
+    assert [p.name for p in checkpoints.iterdir()] == ["step-4"]
+    steps = []
+    resumed = run(
+        config,
+        item_texts,
+        tmp_path / "resumed",
+        on_step=lambda step, loss, rate: steps.append(step),
+        checkpoint_dir=checkpoints,
+    )
+    assert steps == [5, 6]
+    assert resumed.adapter_sha256 == whole.adapter_sha256
+    assert resumed.held_out_pairs == 0
+    assert resumed.before is None
+    other = tiny_config(tiny_llama, checkpoint_every=2, learning_rate=0.5)
+    with pytest.raises(ValueError, match=r"step-6: settings is .* delete"):
+        run(other, item_texts, tmp_path / "b", checkpoint_dir=checkpoints)
+
+
+def test_a_loss_that_is_not_finite_raises(tiny_llama, tmp_path, item_texts):
+    config = tiny_config(tiny_llama, learning_rate=1e30, gradient_clip=1e30, warmup_fraction=0)
+    with pytest.raises(ValueError, match=r"loss is nan at step \d; lower finetuning.learning_rate"):
+        run(config, item_texts, tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_the_wrong_number_of_workers_raises(tiny_llama, tmp_path, item_texts):
+    with pytest.raises(ValueError, match="asked for 2 workers, but the process group has 1"):
+        run(tiny_config(tiny_llama), item_texts, tmp_path / "adapter", workers=2)
+    with pytest.raises(ValueError, match="pairs_per_step is 8, which 3 workers"):
+        run(tiny_config(tiny_llama), item_texts, tmp_path / "adapter", workers=3)
+
+
+def test_a_frozen_encoder_is_not_fine_tuned(tiny_llama, tmp_path, item_texts):
+    with pytest.raises(ValueError, match="needs `lora` and no `adapter`"):
+        run(ItemLLMConfig(lora=None), item_texts, tmp_path / "adapter")
+
+
+def test_schedule_warms_up_and_falls_to_zero():
+    config = FinetuningConfig(learning_rate=1.0, warmup_fraction=0.2)
+    rates = [learning_rate(config, step, 10) for step in range(10)]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[6] == pytest.approx(0.5)
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert 0 < rates[-1] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("fields", "steps"),
+    [({"epochs": 2, "max_steps": None}, 20), ({"max_steps": 7}, 7), ({"epochs": 0.001}, 1)],
+)
+def test_steps_follow_from_epochs_and_their_limit(fields, steps):
+    config = FinetuningConfig(**{"pairs_per_step": 10, **fields})
+    assert total_steps(config, 100) == steps
