@@ -20,7 +20,7 @@ from torch import Tensor
 from pipeline.metrics import DEFAULT_KS, Ranks
 
 if TYPE_CHECKING:
-    from pipeline.splits import EvaluationCases
+    from pipeline.histories import EvaluationCases
 
 _FLOAT32_BYTES = 4
 _ALL_ROWS = slice(None)

@@ -22,16 +22,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from pipeline.corpus import SizeGroup
 from pipeline.evaluation import EvaluationConfig
 from pipeline.metrics import Ranks, per_user
 from pipeline.model_names import JOINT, ORACLE, SINGLE, in_order
 from pipeline.statistics import Estimate, estimate_means, macro_average, named_seed
 
-SizeGroup = Literal["large", "small"]
 COMPARED_BY = "ndcg@10"
 
 
@@ -51,21 +51,6 @@ class _Estimates:
 
     figures: dict[tuple[str, str], Estimate]  # by (model, metric)
     joint_minus: dict[str, Estimate]  # by the other model; NDCG@10
-
-
-def size_groups(
-    interactions: Mapping[str, int], large: tuple[str, ...] | None = None
-) -> dict[str, SizeGroup]:
-    """Large are the listed domains or, without a list, those with interactions >= the mean.
-
-    >>> size_groups({"books": 900, "toys": 80, "games": 20})
-    {'books': 'large', 'toys': 'small', 'games': 'small'}
-    """
-    mean = sum(interactions.values()) / max(1, len(interactions))
-    return {
-        name: "large" if (count >= mean if large is None else name in large) else "small"
-        for name, count in interactions.items()
-    }
 
 
 def assemble(

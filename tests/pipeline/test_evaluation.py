@@ -1,5 +1,3 @@
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
@@ -13,23 +11,21 @@ from pipeline.evaluation import (
     rank_targets,
     shard,
 )
+from pipeline.histories import EvaluationCases
 from pipeline.metrics import Ranks, from_ranks
 
 
-@dataclass(frozen=True)
-class Cases:
-    """The fields of pipeline.splits.EvaluationCases that ranking reads."""
-
-    domain: str
-    seen_offsets: np.ndarray
-    seen: np.ndarray
-    targets: np.ndarray
-
-
-def cases_of(targets: list[int], seen: list[list[int]], first_item: int = 0) -> Cases:
-    offsets = np.cumsum([0, *map(len, seen)]).astype(np.int64)
-    items = np.array([item for row in seen for item in row], np.int64)
-    return Cases("books", offsets, items + first_item, np.array(targets, np.int64) + first_item)
+def cases_of(targets: list[int], seen: list[list[int]], first_item: int = 0) -> EvaluationCases:
+    n = len(targets)
+    return EvaluationCases(
+        domain="books",
+        users=np.arange(n),
+        offsets=np.zeros(n + 1, np.int64),
+        history=np.empty(0, np.int64),
+        seen_offsets=np.cumsum([0, *map(len, seen)]).astype(np.int64),
+        seen=np.array([item for row in seen for item in row], np.int64) + first_item,
+        targets=np.array(targets, np.int64) + first_item,
+    )
 
 
 class TableScorer:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from pipeline.evaluation import EvaluationConfig
 from pipeline.metrics import Ranks, from_ranks, ndcg
-from pipeline.results import DomainFacts, assemble, share_of_oracle, size_groups, to_json
+from pipeline.results import DomainFacts, assemble, share_of_oracle, to_json
 from pipeline.results_table import results_table
 from pipeline.statistics import named_seed, paired_difference
 
@@ -125,12 +125,6 @@ def test_models_on_other_users_are_refused():
         run({"books": {"sasrec": ranks_of(9, n=0)}})
     with pytest.raises(ValueError, match="results of books"):
         run({"books": {}})
-
-
-def test_large_is_at_least_the_mean_or_as_listed():
-    interactions = {"a": 10, "b": 20, "c": 30}
-    assert size_groups(interactions) == {"a": "small", "b": "large", "c": "large"}
-    assert size_groups(interactions, ("a",)) == {"a": "large", "b": "small", "c": "small"}
 
 
 def test_the_share_of_the_oracle_needs_an_oracle():
