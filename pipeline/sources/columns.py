@@ -146,9 +146,11 @@ def _read_jsonl(file: Path, columns: Mapping[str, str]) -> Columns:
     lines = read_lines(file)
     kept: list[list[Any]] = []
     rejected: list[RejectedRow] = []
+    # One decoder for all lines: json.loads would build one for each.
+    decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
     for number, text in lines.rows.select("line", "row").iter_rows():
         try:
-            record = json.loads(text, parse_constant=_refuse_constant)
+            record = decode(text)
             if not isinstance(record, dict):
                 raise ValueError("not an object")
             values = [_json_text(record.get(name)) for name in columns.values()]

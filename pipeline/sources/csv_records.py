@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 OTHER_COUNT = "has more or fewer fields than the header"
 _NOT_CLOSED = "has a quote that is not closed"
@@ -14,8 +13,7 @@ _NOT_CSV = "is not valid CSV: a quote within a field must be doubled, and the fi
 _MOST_LINES = 200
 
 
-@dataclass(frozen=True)
-class CsvRecord:
+class CsvRecord(NamedTuple):
     """One record: the number of its first line, its text, its fields, or what is wrong."""
 
     line: int
@@ -36,7 +34,7 @@ def csv_records(numbers: Sequence[int], texts: Sequence[str]) -> Iterator[CsvRec
     """
     at, width = 0, None
     while at < len(texts):
-        end = _record_end(texts, at)
+        end = at + 1 if texts[at].count('"') % 2 == 0 else _record_end(texts, at)
         text = texts[at] if end is None else "\n".join(texts[at:end])
         fields, fault = ((), _NOT_CLOSED) if end is None else _parsed(text, width)
         if fault is not None:
@@ -58,10 +56,9 @@ def _record_end(texts: Sequence[str], start: int) -> int | None:
 
 def _parsed(text: str, width: int | None) -> tuple[tuple[str, ...], str | None]:
     try:
-        records = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except csv.Error:
+        # One text in, so that line ends within quotes belong to it: one record out, or an error.
+        (record,) = csv.reader([text], strict=True)
+    except (csv.Error, ValueError):
         return (), _NOT_CSV
-    if len(records) != 1:
-        return (), _NOT_CSV
-    fields = tuple(records[0])
+    fields = tuple(record)
     return fields, OTHER_COUNT if width is not None and len(fields) != width else None
