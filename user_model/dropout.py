@@ -20,10 +20,15 @@ _MASK_64 = (1 << 64) - 1
 
 
 def mix(x: Tensor) -> Tensor:
-    """Scramble int64 values: splitmix64's finaliser (shifts keep the sign), in place."""
-    x.bitwise_xor_(x >> 30).mul_(_MIX_1)
-    x.bitwise_xor_(x >> 27).mul_(_MIX_2)
-    return x.bitwise_xor_(x >> 31)
+    """Scramble int64 values by splitmix64's finaliser, in place."""
+    x.bitwise_xor_(_shift_right(x, 30)).mul_(_MIX_1)
+    x.bitwise_xor_(_shift_right(x, 27)).mul_(_MIX_2)
+    return x.bitwise_xor_(_shift_right(x, 31))
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    # torch's shift repeats the sign bit; zeros must come in, or the top bits lose their entropy.
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def mix_integers(*values: int) -> int:

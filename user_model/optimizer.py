@@ -67,7 +67,8 @@ def dense_adamw(
     parameters: Iterable[tuple[str, nn.Parameter]], config: TrainingConfig
 ) -> torch.optim.AdamW:
     """Make AdamW with decay on matrices alone: vectors are norms, biases, A_log, dt_bias and D."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for _, parameter in parameters:
         (decayed if parameter.ndim >= 2 else free).append(parameter)
     groups = [

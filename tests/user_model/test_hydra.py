@@ -1,0 +1,176 @@
+"""Hydra against the paper's equations written out head by head, token by token, in float64."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch.nn import functional
+
+from user_model.hydra import Hydra, HydraConfig
+
+LENGTHS = [1, 5, 2, 33, 3]
+
+
+def packed(dim, lengths=LENGTHS, dtype=torch.float64):
+    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0)
+    return torch.randn(int(cu_seqlens[-1]), dim, dtype=dtype), cu_seqlens
+
+
+def model(**kwargs):
+    built = Hydra(HydraConfig(**({"dim": 32, "layers": 2, "heads": 3} | kwargs))).double().eval()
+    for parameter in built.parameters():
+        # Away from the ones and zeros of the initialisation, so that each of them counts.
+        torch.nn.init.normal_(parameter, std=0.3)
+    return built
+
+
+def rms(x, weight):
+    return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+
+
+def rotate(z_P, position):
+    pairs = z_P.view(-1, 2)
+    width = len(z_P)
+    angle = position * 10000.0 ** (-torch.arange(0, width, 2, dtype=z_P.dtype) / width)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack(
+        [pairs[:, 0] * cos - pairs[:, 1] * sin, pairs[:, 0] * sin + pairs[:, 1] * cos], -1
+    ).flatten()
+
+
+def mamba2(heads, v, x_LP, N):
+    """One Mamba-2 head over one sequence; `lean` heads have neither gate, norm nor projection."""
+    L, P = x_LP.shape
+    full = hasattr(heads, "out_projection")
+    projected = x_LP @ heads.in_projection.weight[v]
+    if full:
+        gate, xBC, dt = projected.split([P, P + 2 * N, 1], -1)
+    else:
+        BC, dt = projected.split([2 * N, 1], -1)
+        xBC = torch.cat([x_LP, BC], -1)
+    channels = slice(v * (P + 2 * N), (v + 1) * (P + 2 * N))
+    weight, bias = heads.conv.weight[channels], heads.conv.bias[channels]
+    before = torch.cat([xBC.new_zeros(3, P + 2 * N), xBC])
+    xBC = functional.silu(
+        torch.stack([(before[t : t + 4].T * weight).sum(1) for t in range(L)]) + bias
+    )
+    x, B, C = xBC.split([P, N, N], -1)
+    step = functional.softplus(dt[:, 0] + heads.scan.dt_bias[v])
+    state, y = x.new_zeros(N, P), []
+    for t in range(L):
+        decay = torch.exp(-step[t] * heads.scan.A_log[v].float().exp())
+        state = decay * state + step[t] * B[t][:, None] * x[t]
+        y.append(C[t] @ state + heads.scan.D[v] * x[t])
+    y_LP = torch.stack(y)
+    if full:
+        weight = heads.norm_weight.view(-1, P)[v]
+        y_LP = rms(y_LP * functional.silu(gate), weight) @ heads.out_projection.weight[v]
+    return y_LP
+
+
+def paper(hydra, vectors_Ld):
+    """Hydra over one sequence: X, Z, the heads, Y * Z, the gated feed-forward."""
+    config = hydra.config
+    V, P, N = config.heads, config.head_width, config.state_width
+    h = rms(vectors_Ld, hydra.input_norm.weight)
+    for block in hydra.blocks:
+        normed = rms(h, block.norm.weight)
+        W_X, W_Z = block.input.weight.chunk(2)
+        X, Z = functional.silu(normed @ W_X.T), functional.silu(normed @ W_Z.T)
+        Y = torch.cat(
+            [mamba2(block.interaction, v, X[:, v * P : (v + 1) * P], N) for v in range(V)], -1
+        )
+        rotated = torch.stack(
+            [torch.cat([rotate(z, t) for z in row.view(V, P)]) for t, row in enumerate(Z)]
+        )
+        h = h + (Y * rotated) @ block.output.weight.T
+        gate, up = (rms(h, block.ffn_norm.weight) @ block.ffn.up.weight.T).chunk(2, -1)
+        h = h + (functional.silu(gate) * up) @ block.ffn.down.weight.T
+    return rms(h, hydra.norm.weight)
+
+
+@pytest.mark.parametrize("head", ["full", "lean"])
+def test_it_is_the_papers_equations(head):
+    hydra = model(head=head, state_dim=6)
+    for block in hydra.blocks:
+        # A = -exp(A_log) is float32 by rule; a value that float32 holds makes the two comparable.
+        block.interaction.scan.A_log.data.zero_()
+    vectors, cu_seqlens = packed(32)
+    parts = [paper(hydra, part) for part in vectors.split(LENGTHS)]
+    expected, got = torch.cat(parts), hydra(vectors, cu_seqlens)
+    error = (got - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+    assert error.item() < 1e-12
+
+
+@pytest.mark.parametrize("head", ["full", "lean"])
+def test_packed_is_alone(head):
+    hydra = model(head=head)
+    vectors, cu_seqlens = packed(32)
+    alone = [hydra(part, torch.tensor([0, len(part)])) for part in vectors.split(LENGTHS)]
+    torch.testing.assert_close(hydra(vectors, cu_seqlens), torch.cat(alone), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("head", ["full", "lean"])
+def test_the_future_is_not_seen(head):
+    hydra = model(head=head)
+    vectors, cu_seqlens = packed(32)
+    before = hydra(vectors, cu_seqlens)
+    changed = vectors.clone()
+    changed[20] += 1.0  # inside the sequence of 33 that begins at 8 and ends at 41
+    same = (hydra(changed, cu_seqlens) - before).abs().sum(1) < 1e-10
+    assert same[:20].all()
+    assert same[41:].all()
+    assert not same[20:41].any()
+
+
+@pytest.mark.parametrize("head", ["full", "lean"])
+def test_what_is_not_a_number_stays_with_its_user(head):
+    hydra = model(head=head)
+    vectors, cu_seqlens = packed(32)
+    expected = hydra(vectors, cu_seqlens)
+    vectors[8:41] = float("nan")
+    got = hydra(vectors, cu_seqlens)
+    assert got[8:41].isnan().all()
+    others = torch.tensor([*range(8), *range(41, 44)])
+    torch.testing.assert_close(got[others], expected[others], rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("head", ["full", "lean"])
+def test_every_weight_has_a_gradient(head):
+    hydra = model(head=head)
+    vectors, cu_seqlens = packed(32)
+    hydra(vectors, cu_seqlens).square().sum().backward()
+    without = [n for n, p in hydra.named_parameters() if p.grad is None or not p.grad.any()]
+    # The final norm's gradient included: squares of its output depend on its weight.
+    assert without == []
+
+
+def test_initialisation_is_mamba_2s():
+    scan = Hydra(HydraConfig(dim=64, layers=1)).blocks[0].interaction.scan
+    dt = functional.softplus(scan.dt_bias)
+    assert bool(((dt >= 1e-3 * 0.999) & (dt <= 1e-1 * 1.001)).all())
+    assert bool(((scan.A_log >= 0.0) & (scan.A_log.exp() <= 16.0)).all())
+    assert torch.equal(scan.D, torch.ones(4))
+
+
+def test_heads_must_be_cheaper_than_the_model_and_even():
+    assert HydraConfig(dim=64, heads=15).head_width == 16
+    with pytest.raises(ValidationError, match=r"heads, head_dim: got 16 x 16\^2 = 4096"):
+        HydraConfig(dim=64, heads=16)
+    with pytest.raises(ValidationError, match="head_dim: got 5"):
+        HydraConfig(dim=20)
+
+
+def test_input_that_does_not_fit_raises():
+    hydra = Hydra(HydraConfig(dim=16))
+    with pytest.raises(ValueError, match=r"vectors: got shape \(4, 8\), expected \[tokens, 16\]"):
+        hydra(torch.zeros(4, 8), torch.tensor([0, 4]))
+    with pytest.raises(ValueError, match="cu_seqlens: ends at 3, expected the 4 tokens"):
+        hydra(torch.zeros(4, 16), torch.tensor([0, 3]))
+    with pytest.raises(ValueError, match=r"cu_seqlens: got torch.int32"):
+        hydra(torch.zeros(4, 16), torch.tensor([0, 4], dtype=torch.int32))
+
+
+def test_an_unknown_backend_raises():
+    hydra = Hydra(HydraConfig(dim=16, backend="abacus"))
+    with pytest.raises(ValueError, match="abacus"):
+        hydra(torch.zeros(4, 16), torch.tensor([0, 4]))

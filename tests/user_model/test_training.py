@@ -1,0 +1,210 @@
+import numpy as np
+import pytest
+import torch
+
+from user_model import (
+    Hydra,
+    HydraConfig,
+    ItemTable,
+    Recommender,
+    SASRec,
+    SASRecConfig,
+    TrainingConfig,
+    train,
+)
+from user_model.checkpoint import CheckpointError
+from user_model.step import NonFiniteLossError
+
+
+def recommender(name="hydra", n_items=50, text=None):
+    torch.manual_seed(0)
+    sequence = {
+        "hydra": lambda: Hydra(HydraConfig(dim=16, layers=1, dropout=0.1)),
+        "sasrec": lambda: SASRec(SASRecConfig(dim=16, layers=1, dropout=0.1)),
+    }[name]()
+    return Recommender(ItemTable(n_items, 16, text), sequence)
+
+
+def settings(**kwargs):
+    chosen = {
+        "epochs": 4, "batch_tokens": 128, "negatives": 16, "negatives_tile": 32, "lr": 0.01,
+        "warmup_steps": 5,
+    }  # fmt: skip
+    return TrainingConfig(**(chosen | kwargs))
+
+
+def next_item_accuracy(model, low=0, high=30):
+    """Share of circle walks whose next item comes first among the domain's items."""
+    starts = np.arange(low, high)
+    walk = low + (starts[:, None] - low + np.arange(4)) % (high - low)
+    users = model.encode_histories(np.arange(0, 4 * len(walk) + 1, 4), walk.ravel())
+    with torch.no_grad():
+        scores = users @ model.item_vectors(torch.arange(low, high)).T
+    expected = (walk[:, -1] - low + 1) % (high - low)
+    return float((scores.argmax(1).numpy() == expected).mean())
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+@pytest.mark.parametrize("loss", ["infonce", "bce"])
+@pytest.mark.parametrize("name", ["hydra", "sasrec"])
+def test_it_learns_which_item_follows(name, loss, circles, domain_starts):
+    model = recommender(name)
+    before = next_item_accuracy(model), next_item_accuracy(model, 30, 50)
+    result = train(model, circles, domain_starts, settings(epochs=25, loss=loss), seed=0)
+    assert max(before) < 0.2
+    assert next_item_accuracy(model) > 0.8
+    assert next_item_accuracy(model, 30, 50) > 0.8
+    losses = [record.loss for record in result.history]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_text_alone_carries_items_that_training_never_saw(domain_starts, circles):
+    text = torch.randn(52, 12)
+    model = recommender(n_items=52, text=text)
+    before = model.items.ids.detach().clone()
+    train(model, circles, domain_starts, settings(epochs=1), seed=0)
+    unseen = torch.tensor([50, 51])
+    assert torch.equal(model.items.ids[unseen], before[unseen])
+    assert not model.items.seen[unseen].any()
+    torch.testing.assert_close(model.items(unseen), model.items.compose(unseen, None))
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_another(circles, domain_starts):
+    runs = []
+    for seed in (1, 1, 2):
+        model = recommender()
+        train(model, circles, domain_starts, settings(epochs=1), seed=seed)
+        runs.append(weights(model))
+    assert_same(runs[0], runs[1])
+    assert not torch.equal(runs[0]["items.ids"], runs[2]["items.ids"])
+
+
+def test_the_callers_generator_is_left_alone(circles, domain_starts):
+    model = recommender()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(model, circles, domain_starts, settings(epochs=1), seed=0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_it(circles, domain_starts):
+    values = iter([0.1, 0.5, 0.4, 0.5, 0.3, 0.9])
+    model, seen = recommender(), []
+
+    def validate(candidate):
+        assert not candidate.training
+        assert not torch.is_grad_enabled()
+        seen.append(weights(candidate))
+        return next(values)
+
+    result = train(
+        model, circles, domain_starts, settings(epochs=9, patience=3), seed=0, validate=validate
+    )
+    assert result.stopped_early
+    assert (result.epochs, result.best_epoch, result.best_validation) == (5, 2, 0.5)
+    assert_same(weights(model), seen[1])
+    assert not model.training
+
+
+def test_every_few_epochs_and_the_last_are_validated(circles, domain_starts):
+    result = train(
+        recommender(), circles, domain_starts, settings(epochs=5, validate_every=2), seed=0,
+        validate=lambda model: 1.0,
+    )  # fmt: skip
+    validated = [r.epoch for r in result.history if r.validation is not None]
+    assert validated == [2, 4, 5]
+
+
+def test_without_validation_the_last_weights_stay(circles, domain_starts):
+    result = train(recommender(), circles, domain_starts, settings(epochs=2), seed=0)
+    assert (result.best_epoch, result.best_validation, result.stopped_early) == (2, None, False)
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["hydra", "sasrec"])
+@pytest.mark.parametrize("killed_at", [3, 7, 8, 12])
+def test_a_resumed_training_ends_with_the_same_bits(
+    name, killed_at, circles, domain_starts, tmp_path
+):
+    config = settings(epochs=3, checkpoint_steps=2)
+    values = {1: 0.5, 2: 0.7, 3: 0.6}
+
+    def run(model, folder, stop_at=None):
+        epochs = []
+
+        def on_step(record):
+            if record.step == stop_at:
+                raise KilledError
+
+        result = train(
+            model, circles, domain_starts, config, seed=0, checkpoint_dir=folder, on_step=on_step,
+            validate=lambda m: values[len(epochs) + done], on_epoch=epochs.append,
+        )  # fmt: skip
+        return result, epochs
+
+    done = 1
+    whole = recommender(name)
+    expected, _ = run(whole, None)
+    interrupted = recommender(name)
+    with pytest.raises(KilledError):
+        run(interrupted, tmp_path, stop_at=killed_at)
+    resumed = recommender(name)
+    torch.nn.init.zeros_(resumed.items.ids)
+    steps_an_epoch = expected.steps // 3
+    done = 1 + (killed_at - 1) // steps_an_epoch
+    got, _ = run(resumed, tmp_path)
+    assert_same(weights(resumed), weights(whole))
+    assert [r.loss for r in got.history] == [r.loss for r in expected.history]
+    assert (got.best_epoch, got.best_validation) == (expected.best_epoch, expected.best_validation)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_finished_training_is_not_trained_again(circles, domain_starts, tmp_path):
+    first, second, steps = recommender(), recommender(), []
+    kwargs = {"seed": 0, "checkpoint_dir": tmp_path, "validate": lambda model: 1.0}
+    expected = train(first, circles, domain_starts, settings(), **kwargs)
+    got = train(second, circles, domain_starts, settings(), on_step=steps.append, **kwargs)
+    assert got == expected
+    assert steps == []
+    assert_same(weights(first), weights(second))
+
+
+def test_a_checkpoint_of_another_training_is_refused(circles, domain_starts, tmp_path):
+    train(recommender(), circles, domain_starts, settings(), seed=0, checkpoint_dir=tmp_path)
+    with pytest.raises(CheckpointError, match="with another config"):
+        train(
+            recommender(), circles, domain_starts, settings(lr=0.02), seed=0,
+            checkpoint_dir=tmp_path,
+        )  # fmt: skip
+    with pytest.raises(CheckpointError, match="with another seed"):
+        train(recommender(), circles, domain_starts, settings(), seed=1, checkpoint_dir=tmp_path)
+
+
+def test_a_loss_that_is_no_number_names_step_and_domains_and_spares_the_weights(
+    circles, domain_starts
+):
+    model = recommender()
+    model.sequence_model.norm.weight.data[0] = float("nan")
+    before = weights(model)
+    with pytest.raises(NonFiniteLossError, match=r"step 1, epoch 1, with targets of books, toys"):
+        train(model, circles, domain_starts, settings(), seed=0, domain_names=["books", "toys"])
+    after = weights(model)
+    assert torch.equal(before["items.ids"], after["items.ids"])
+
+
+def test_a_table_too_small_for_the_domains_raises(circles, domain_starts):
+    with pytest.raises(ValueError, match="domain_starts: ends at 50, expected at most the 40"):
+        train(recommender(n_items=40), circles, domain_starts, settings(), seed=0)
