@@ -3,6 +3,8 @@
 Within a chunk the recurrence is a lower triangular matrix product; across chunks a state of N x P a
 head is carried (the state-space duality of Mamba-2, arXiv 2405.21060). The backward computes the
 Q x Q matrices again instead of keeping them. Gathers only, no scatter-add: the same bits each time.
+A NaN never reaches another sequence; within its own it also reaches the outputs just before it, as
+far as its chunk goes (0 * NaN).
 
 Shapes: T tokens, S sequences, H heads, P head width, N state, G chunks, Q tokens a chunk,
 M = G*H matrices (chunk-major).

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from user_model.ops import BackendUnavailableError, causal_conv
+from user_model.ops import BackendUnavailableError, causal_conv, convolution_torch
 from user_model.ops.convolution import BACKENDS
 
 FAST = [name for name in BACKENDS if name != "reference"]
@@ -87,6 +87,13 @@ def test_other_widths_and_no_bias(W, backend, bounds, compare, run_with_gradient
         for name in (backend, "reference")
     ]
     compare(*forms, 1e-12)
+
+
+def test_blocks_do_not_matter(monkeypatch, bounds, compare, run_with_gradients):
+    cu_seqlens, inputs, names = bounds([5, 1, 37]), make([5, 1, 37]), ("y", "tails")
+    at_once = run_with_gradients(conv(cu_seqlens, "torch"), inputs, names)
+    monkeypatch.setattr(convolution_torch, "BLOCK_BYTES", 7 * 6 * 8)
+    compare(run_with_gradients(conv(cu_seqlens, "torch"), inputs, names), at_once, 1e-14)
 
 
 @pytest.mark.parametrize("backend", FAST)
