@@ -4,7 +4,7 @@ Shapes: V rows of the table, U rows touched by a step, d width.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from user_model.training_config import TrainingConfig
 
 _EPS = 1e-8
+_MOMENTS = ("first", "second")
 
 
 class RowAdamW:
@@ -63,42 +64,68 @@ class RowAdamW:
             tensor.copy_(state[name])
 
 
-def dense_adamw(
-    parameters: Iterable[tuple[str, nn.Parameter]], config: TrainingConfig
-) -> torch.optim.AdamW:
-    """Make AdamW with decay on matrices alone: vectors are norms, biases, A_log, dt_bias and D."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for _, parameter in parameters:
-        (decayed if parameter.ndim >= 2 else free).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+class DenseAdamW:
+    """AdamW over whole tensors, with decay on matrices alone.
 
+    Vectors do not decay: they are norms, biases, A_log, dt_bias and D. torch.optim's AdamW computes
+    the same, but brings in torch's compiler, seconds of every process that trains.
 
-def dense_state(
-    optimizer: torch.optim.AdamW, parameters: Iterable[tuple[str, nn.Parameter]]
-) -> dict[str, Tensor]:
-    """Return AdamW's tensors by the names of the parameters, for a checkpoint."""
-    return {
-        f"dense.{name}.{key}": value
-        for name, parameter in parameters
-        for key, value in optimizer.state[parameter].items()
-    }
+    Args:
+        named: parameters by name.
+        betas: decay rates of the two moments.
+        weight_decay: decoupled decay of parameters with two dimensions or more.
+    """
 
+    def __init__(
+        self,
+        named: Sequence[tuple[str, nn.Parameter]],
+        *,
+        betas: tuple[float, float],
+        weight_decay: float,
+    ) -> None:
+        self.names = [name for name, _ in named]
+        self.parameters: list[Tensor] = [parameter for _, parameter in named]
+        self.betas, self.weight_decay = betas, weight_decay
+        self.first = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
+        self.second = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
+        self.steps = torch.zeros((), dtype=torch.int64)
 
-def load_dense_state(
-    optimizer: torch.optim.AdamW,
-    parameters: Iterable[tuple[str, nn.Parameter]],
-    state: dict[str, Tensor],
-) -> None:
-    """Take AdamW's tensors of a checkpoint."""
-    for name, parameter in parameters:
-        prefix = f"dense.{name}."
-        found = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        optimizer.state[parameter] = {key: value.clone() for key, value in found.items()}
+    @property
+    def decayed(self) -> list[Tensor]:
+        """The parameters that decay."""
+        return [p for p in self.parameters if p.ndim >= 2]
+
+    @torch.no_grad()
+    def step(self, gradients: list[Tensor], lr: float) -> None:
+        """Move every parameter against its gradient, in the order of `named`."""
+        if not self.parameters:
+            return
+        beta1, beta2 = self.betas
+        self.steps += 1
+        steps = int(self.steps)
+        if self.weight_decay and self.decayed:
+            torch._foreach_mul_(self.decayed, 1.0 - lr * self.weight_decay)
+        torch._foreach_lerp_(self.first, gradients, 1.0 - beta1)
+        torch._foreach_mul_(self.second, beta2)
+        torch._foreach_addcmul_(self.second, gradients, gradients, 1.0 - beta2)
+        deviation = torch._foreach_sqrt(self.second)
+        torch._foreach_div_(deviation, math.sqrt(1.0 - beta2**steps))
+        torch._foreach_add_(deviation, _EPS)
+        size = -lr / (1.0 - beta1**steps)
+        torch._foreach_addcdiv_(self.parameters, self.first, deviation, size)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the moments by the names of the parameters, and the steps, for a checkpoint."""
+        named = zip(self.names, self.first, self.second, strict=True)
+        moments = {
+            f"dense.{n}.{k}": t for n, *ts in named for k, t in zip(_MOMENTS, ts, strict=True)
+        }
+        return moments | {"dense.steps": self.steps}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take the moments and steps of a checkpoint."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
 
 
 def learning_rate(config: TrainingConfig, step: int, progress: float) -> float:

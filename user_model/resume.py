@@ -21,7 +21,6 @@ from user_model.checkpoint import (
     read_tensors,
     save_tensors,
 )
-from user_model.optimizer import dense_state, load_dense_state
 from user_model.progress import Progress
 from user_model.step import TrainingStep
 from user_model.training_config import TrainingConfig
@@ -59,7 +58,7 @@ class TrainingCheckpoints:
     def save(self, step: TrainingStep, progress: Progress, best: dict[str, Tensor] | None) -> None:
         """Write a checkpoint, then remove the ones before it."""
         before = self._complete()
-        optimizer = dense_state(step.optimizer, step.dense)
+        optimizer = step.optimizer.state()
         if step.rows is not None:
             optimizer |= step.rows.state()
         files = {_MODEL: step.model.state_dict(), _OPTIMIZER: optimizer}
@@ -90,7 +89,7 @@ class TrainingCheckpoints:
         self._check(record["identity"], folder)
         load_state(step.model, read_tensors(folder, _MODEL), str(folder / _MODEL))
         state = read_tensors(folder, _OPTIMIZER)
-        load_dense_state(step.optimizer, step.dense, state)
+        step.optimizer.load_state(state)
         if step.rows is not None:
             step.rows.load_state(state)
         best = read_tensors(folder, _BEST) if (folder / _BEST).is_file() else None

@@ -17,8 +17,8 @@ from user_model.batching import Batch, Batches, Int64
 from user_model.distributed import Workers
 from user_model.dropout import keyed_dropout, mix, mix_integers
 from user_model.losses import loss_negatives, loss_tile, sampled_loss
-from user_model.negatives import NegativeSampler, Tiles
-from user_model.optimizer import RowAdamW, dense_adamw
+from user_model.negatives import NegativeSampler
+from user_model.optimizer import DenseAdamW, RowAdamW
 from user_model.recommender import Recommender
 from user_model.training_config import TrainingConfig
 
@@ -106,7 +106,9 @@ class TrainingStep:
         self.dense = [
             (n, p) for n, p in model.named_parameters() if p.requires_grad and n != "items.ids"
         ]
-        self.optimizer = dense_adamw(self.dense, config)
+        self.optimizer = DenseAdamW(
+            self.dense, betas=config.betas, weight_decay=config.weight_decay
+        )
         self.rows = self._row_optimizer(model.items.ids)
 
     def run(self, batch: Batch, epoch: int, step: int, lr: float) -> float:
@@ -206,11 +208,7 @@ class TrainingStep:
         return norm
 
     def _update(self, gradients: list[Tensor], given: StepInput, lr: float) -> None:
-        for (_, parameter), gradient in zip(self.dense, gradients, strict=False):
-            parameter.grad = gradient
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
+        self.optimizer.step(gradients[: len(self.dense)], lr)
         if self.rows is not None:
             self.rows.step(given.touched, gradients[-1], lr)
 
@@ -218,6 +216,3 @@ class TrainingStep:
 def domains_of(batch: Batch) -> list[int]:
     """Return the domains that a batch has targets of."""
     return [int(d) for d in np.unique(batch.domains)]
-
-
-__all__ = ["NonFiniteLossError", "RowIndex", "StepInput", "Tiles", "TrainingStep", "domains_of"]

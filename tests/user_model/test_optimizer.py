@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from user_model import Hydra, HydraConfig, TrainingConfig
-from user_model.optimizer import RowAdamW, dense_adamw, learning_rate
+from user_model.optimizer import DenseAdamW, RowAdamW, learning_rate
 
 
 def test_rows_touched_in_every_step_move_as_under_adamw():
@@ -29,12 +29,33 @@ def test_a_row_touched_for_the_first_time_late_takes_a_full_first_step():
     torch.testing.assert_close(table[1].data, torch.full((3,), -0.01), rtol=1e-5, atol=0)
 
 
+def test_dense_weights_move_as_under_torchs_adamw():
+    ours, theirs = (
+        [nn.Parameter(torch.ones(3, 2).double()), nn.Parameter(torch.ones(3).double())]
+        for _ in range(2)
+    )
+    optimizer = DenseAdamW(list(zip("ab", ours, strict=True)), betas=(0.9, 0.98), weight_decay=0.1)
+    groups = [
+        {"params": theirs[:1], "weight_decay": 0.1},
+        {"params": theirs[1:], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.98))
+    for _ in range(5):
+        gradients = [torch.randn_like(p) for p in ours]
+        for parameter, gradient in zip(theirs, gradients, strict=True):
+            parameter.grad = gradient
+        adamw.step()
+        optimizer.step(gradients, 0.01)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
 def test_norms_and_the_scans_own_parameters_do_not_decay():
     hydra = Hydra(HydraConfig(dim=16, layers=1))
     named = list(hydra.named_parameters())
-    optimizer = dense_adamw(named, TrainingConfig(weight_decay=0.1))
-    free = {id(p) for g in optimizer.param_groups if not g["weight_decay"] for p in g["params"]}
-    names = {n for n, p in named if id(p) in free}
+    optimizer = DenseAdamW(named, betas=(0.9, 0.98), weight_decay=0.1)
+    decayed = {id(p) for p in optimizer.decayed}
+    names = {n for n, p in named if id(p) not in decayed}
     assert {n.rpartition(".")[2] for n in names} == {
         "A_log", "D", "dt_bias", "norm_weight", "bias", "weight",
     }  # fmt: skip
