@@ -1,0 +1,130 @@
+"""What the figures say, in words: the report's first sentences, computed and never rounded up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.model_names import JOINT, ORACLE, in_order, label
+from pipeline.results import COMPARED_BY, share_of_oracle
+
+Metrics = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """One number of the headline: what it is, the number, what stands below it."""
+
+    title: str
+    value: str
+    note: str
+
+
+def finding(metrics: Metrics) -> str:
+    """The main finding in one sentence.
+
+    Does training on all domains help? Where that was not asked: which model is best?
+    """
+    if any(domain["deltas"] for domain in metrics["domains"].values()):
+        return _transfer_sentence(metrics["domains"])
+    return _ranking_sentence(metrics)
+
+
+def key_figures(metrics: Metrics) -> list[KeyFigure]:
+    """The headline's numbers: the best of what was run, and what it is measured by."""
+    models = metrics["groups"]["all"]
+    hero = _hero(models)
+    if hero is None:
+        return []
+    low, high = models[hero]["ci95"][COMPARED_BY]
+    figures = [
+        KeyFigure(
+            f"NDCG@10, {label(hero)}",
+            f"{models[hero][COMPARED_BY]:.4f}",
+            f"95% interval {low:.4f} to {high:.4f}",
+        )
+    ]
+    delta = metrics["group_deltas"]["all"].get(JOINT)
+    if delta:
+        low, high = delta["ci95"]
+        note = f"NDCG@10, interval {signed(low)} to {signed(high)}"
+        figures.append(KeyFigure("Against each domain alone", signed(delta[COMPARED_BY]), note))
+    ratio = _against_popularity(models, hero)
+    if ratio is not None:
+        note = f"Popularity {models['popularity'][COMPARED_BY]:.4f}"
+        figures.append(KeyFigure("Against popularity", f"{ratio:.1f}\u00d7", note))
+    share = share_of_oracle(models, hero)
+    if share is not None:
+        note = f"the best possible is {models[ORACLE][COMPARED_BY]:.4f}"
+        figures.append(KeyFigure("Of the oracle", f"{share:.0%}", note))
+    return figures
+
+
+def signed(value: float) -> str:
+    """A difference with its sign and 4 decimals.
+
+    >>> signed(-0.00125), signed(0.0), signed(0.25)
+    ('−0.0013', '0.0000', '+0.2500')
+    """
+    text = f"{value:+.4f}"
+    return "0.0000" if float(text) == 0 else text.replace("-", "\u2212")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence lists them.
+
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _transfer_sentence(domains: Mapping[str, Any]) -> str:
+    deltas = {name: d["deltas"][JOINT] for name, d in domains.items() if d["deltas"]}
+    gains = [name for name, delta in deltas.items() if delta["ci95"][0] > 0]
+    losses = [name for name, delta in deltas.items() if delta["negative_transfer"]]
+    n, level = len(deltas), len(deltas) - len(gains) - len(losses)
+    start = "One Hydra trained on all domains together, against one trained on each alone:"
+    if n == 1:
+        [name] = deltas
+        verdict = "no clear difference" if level else "better" if gains else "worse"
+        return f"{start} {verdict} in {name}, the only domain compared."
+    parts = []
+    if gains:
+        parts.append(f"better in {len(gains)} of {n} domains")
+    if losses:
+        parts.append(f"worse in {len(losses)} of {n} ({listed(losses)})")
+    if level:
+        parts.append(f"no clear difference in {level} of {n}" + ("" if parts else " domains"))
+    return f"{start} {listed(parts)}."
+
+
+def _ranking_sentence(metrics: Metrics) -> str:
+    models = {m: v for m, v in metrics["groups"]["all"].items() if m != ORACLE}
+    n = len(metrics["domains"])
+    where = "in the one domain" if n == 1 else f"on average over {n} domains"
+    if not models:
+        return "No model was run in every domain, so there is no average to compare."
+    best = max(in_order(models), key=lambda model: models[model][COMPARED_BY])
+    value = f"NDCG@10 {models[best][COMPARED_BY]:.4f} {where}"
+    if len(models) == 1:
+        return f"{label(best)} was run alone: {value}; there is nothing to compare it with."
+    ratio = _against_popularity(models, best)
+    versus = "" if ratio is None else f", {ratio:.1f} times popularity"
+    return f"{label(best)} ranks best of {len(models)} models: {value}{versus}."
+
+
+def _hero(models: Mapping[str, Any]) -> str | None:
+    """The model that the headline speaks of: the joint one, or else the best."""
+    real = [model for model in in_order(models) if model != ORACLE]
+    if JOINT in real:
+        return JOINT
+    return max(real, key=lambda model: models[model][COMPARED_BY], default=None)
+
+
+def _against_popularity(models: Mapping[str, Any], model: str) -> float | None:
+    popularity = models.get("popularity", {}).get(COMPARED_BY)
+    if not popularity or model == "popularity":
+        return None
+    return float(models[model][COMPARED_BY] / popularity)
