@@ -18,7 +18,7 @@ from item_llm.encoder import ItemEncoder
 from item_llm.objective import EncodedPairs, gather_rows
 from item_llm.pairs import ItemPairs
 
-_LARGEST_SCALE = 100.0  # CLIP's bound: a temperature below 0.01 makes the loss unstable
+_SCALES = (1.0, 100.0)  # CLIP's upper bound: a temperature below 0.01 makes the loss unstable
 _EVALUATION_TEXTS = 32
 _CHUNKS_PER_CALL = 8
 
@@ -35,13 +35,17 @@ class ContrastiveModel(nn.Module):
 
     def forward(self, batches: Sequence[TokenBatch]) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit vectors [rows, d] and the scale, a scalar."""
-        scale = self.log_scale.exp().clamp(max=_LARGEST_SCALE).squeeze(0)
-        return self.encoder(batches), scale
+        return self.encoder(batches), bounded_scale(self.log_scale)
 
     def train_adapter_only(self) -> None:
         """LoRA's dropout on, the base model's off: it is frozen, and noise in it only costs."""
         for name, module in self.named_modules():
             module.training = "lora_dropout" in name
+
+
+def bounded_scale(log_scale_1: torch.Tensor) -> torch.Tensor:
+    """The scalar that cosines are multiplied by: one over the temperature, within bounds."""
+    return log_scale_1.exp().clamp(*_SCALES).squeeze(0)
 
 
 class TextTable:

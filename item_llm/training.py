@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from item_llm.adapter import attach_lora, save_adapter
 from item_llm.base_models import PretrainedModel
 from item_llm.checkpoints import CheckpointFolder
-from item_llm.contrastive import ContrastiveModel, TextTable
+from item_llm.contrastive import ContrastiveModel, TextTable, bounded_scale
 from item_llm.encoder import ItemEncoder
 from item_llm.folders import sha256_of_json
 from item_llm.held_out import HeldOutMetrics, held_out_metrics, mean_cosine
@@ -240,7 +240,7 @@ class _Finetuning:
                 before=held_out_metrics(frozen, self.held_out, self.config.temperature),
                 after=held_out_metrics(tuned, self.held_out, self.config.temperature),
                 mean_cosine=mean_cosine(frozen, tuned) if len(frozen) else None,
-                temperature=math.exp(-log_scale.item()),
+                temperature=1 / bounded_scale(log_scale).item(),
                 zero_stage=self.config.zero_stage,
                 workers=self.workers,
                 optimizer_elements=_from_all(sharded.optimizer_elements()),

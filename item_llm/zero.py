@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -37,7 +38,7 @@ def process_group(workers: int) -> Iterator[None]:
             stack.enter_context(_environment({"DS_ACCELERATOR": "cpu"}))
         if ours:
             _initialise(Path(folder) / "store")
-            stack.callback(dist.destroy_process_group)
+            stack.callback(_destroy)
         if dist.get_world_size() != workers:
             raise ValueError(
                 f"fine-tuning was asked for {workers} workers, but the process group has "
@@ -70,6 +71,17 @@ def _initialise(store: Path) -> None:
         dist.init_process_group(backend, init_method=f"file://{store}", rank=0, world_size=1)
 
 
+def _destroy() -> None:
+    """End the process group, and DeepSpeed's memory of it if DeepSpeed was ever used."""
+    if "deepspeed" in sys.modules:
+        import deepspeed.comm
+
+        if deepspeed.comm.is_initialized():
+            deepspeed.comm.destroy_process_group()
+            return
+    dist.destroy_process_group()
+
+
 class ShardedModule:
     """A module whose trainable parameters, gradients or weights are sharded over the workers.
 
@@ -80,12 +92,14 @@ class ShardedModule:
 
     def __init__(self, model: nn.Module, config: FinetuningConfig, pairs_per_worker: int) -> None:
         from accelerate import Accelerator, DeepSpeedPlugin, InitProcessGroupKwargs
+        from accelerate.state import AcceleratorState
         from accelerate.utils import DistributedType
         from deepspeed.ops import __compatible_ops__
         from deepspeed.utils import logger
 
         logger.setLevel(logging.WARNING)
         __compatible_ops__["deepspeed_shm_comm"] = False
+        AcceleratorState._reset_state(reset_partial_state=True)  # of a training that failed
         plugin = DeepSpeedPlugin(
             hf_ds_config=_deepspeed_config(config, pairs_per_worker), zero3_init_flag=False
         )

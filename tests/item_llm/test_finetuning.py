@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from item_llm import (
@@ -97,22 +98,32 @@ def test_workers_agree_on_the_result(two_workers):
         assert reports[0]["losses"] == reports[1]["losses"]
 
 
-def test_stages_learn_the_same(two_workers):
-    out, _ = two_workers
-    weights = [load_file(out / f"adapter-{s}" / "adapter_model.safetensors") for s in (1, 2, 3)]
-    for other in weights[1:]:
-        for name, weight in weights[0].items():
-            torch.testing.assert_close(other[name], weight, rtol=1e-3, atol=1e-4)
+def rms_ratio(folder, other):
+    """Root mean square of the difference of two adapters' weights, relative to the first."""
+    mine, theirs = (load_file(f / "adapter_model.safetensors") for f in (folder, other))
+    assert mine.keys() == theirs.keys()
+    first, second = (torch.cat([w[k].flatten() for k in sorted(mine)]) for w in (mine, theirs))
+    return ((first - second).square().mean() / first.square().mean()).sqrt().item()
+
+
+def assert_same_losses(losses, others):
+    """Equal but for rounding, which Adam's division then amplifies from step to step."""
+    np.testing.assert_allclose(losses[:6], others[:6], rtol=2e-5)
+    np.testing.assert_allclose(losses, others, rtol=5e-3)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_stages_learn_the_same(two_workers, stage):
+    out, reports = two_workers
+    assert_same_losses(reports[1][0]["losses"], reports[stage][0]["losses"])
+    assert rms_ratio(out / "adapter-1", out / f"adapter-{stage}") < 1e-2
 
 
 def test_the_number_of_workers_does_not_change_what_is_learned(two_workers, tiny_llama, tmp_path):
     out, reports = two_workers
     alone = torchrun(1, tiny_llama, tmp_path, [2])[2][0]
-    np.testing.assert_allclose(alone["losses"], reports[2][0]["losses"], rtol=1e-3)
-    mine = load_file(tmp_path / "adapter-2" / "adapter_model.safetensors")
-    theirs = load_file(out / "adapter-2" / "adapter_model.safetensors")
-    for name, weight in theirs.items():
-        torch.testing.assert_close(mine[name], weight, rtol=1e-2, atol=1e-3)
+    assert_same_losses(alone["losses"], reports[2][0]["losses"])
+    assert rms_ratio(out / "adapter-2", tmp_path / "adapter-2") < 1e-2
 
 
 @pytest.mark.slow
@@ -188,9 +199,13 @@ def test_a_resumed_training_is_bit_identical(tiny_llama, tmp_path, item_texts):
 
 
 def test_a_loss_that_is_not_finite_raises(tiny_llama, tmp_path, item_texts):
-    config = tiny_config(tiny_llama, learning_rate=1e30, gradient_clip=1e30, warmup_fraction=0)
-    with pytest.raises(ValueError, match=r"loss is nan at step \d; lower finetuning.learning_rate"):
-        run(config, item_texts, tmp_path / "adapter")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tiny_llama, damaged)
+    weights = load_file(damaged / "model.safetensors")
+    weights["model.embed_tokens.weight"].fill_(float("nan"))
+    save_file(weights, damaged / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"loss is nan at step 1; lower finetuning.learning_rate"):
+        run(tiny_config(damaged), item_texts, tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
 
 
