@@ -40,9 +40,9 @@ class CausalConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels, CONV_WIDTH).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x_TK: Tensor, cu_seqlens: Tensor, backend: str) -> Tensor:
+    def forward(self, x_TK: Tensor, cu_seqlens: Tensor, plan: ops.Plan, backend: str) -> Tensor:
         """Map x [T, K] to [T, K]."""
-        return ops.causal_conv(x_TK, self.weight, self.bias, cu_seqlens, backend=backend)
+        return ops.causal_conv(x_TK, self.weight, self.bias, cu_seqlens, plan=plan, backend=backend)
 
 
 class SelectiveScan(nn.Module):
@@ -97,12 +97,12 @@ class FullHeads(nn.Module):
         """Return Mamba-2(X) * RoPE(Z), [T, V, P]; z comes after SiLU, before RoPE."""
         T, V, P = x_TVP.shape
         gate_TVP, scanned_TVK, dt_TV1 = self.in_projection(x_TVP).split([P, sum(self.split), 1], -1)
-        scanned_TK = self.conv(scanned_TVK.reshape(T, -1), cu_seqlens, backend)
+        scanned_TK = self.conv(scanned_TVK.reshape(T, -1), cu_seqlens, plan, backend)
         x_TVP, B_TVN, C_TVN = scanned_TK.view(T, V, -1).split(self.split, -1)
         y_TVP = self.scan(x_TVP, B_TVN, C_TVN, dt_TV1.squeeze(-1), None, cu_seqlens, plan, backend)
         y_TVP = functional.rms_norm(y_TVP * functional.silu(gate_TVP), (P,), eps=1e-6)
         y_TVP = self.out_projection(y_TVP * self.norm_weight.view(V, P))
-        return y_TVP * ops.rope(z_TVP, cu_seqlens)
+        return y_TVP * ops.rope(z_TVP, cu_seqlens, plan=plan)
 
 
 class LeanHeads(nn.Module):
@@ -125,6 +125,6 @@ class LeanHeads(nn.Module):
         T, V, _ = x_TVP.shape
         selected_TVK, dt_TV1 = self.in_projection(x_TVP).split([2 * self.split[1], 1], -1)
         scanned_TK = torch.cat([x_TVP, selected_TVK], -1).view(T, -1)
-        scanned_TK = self.conv(scanned_TK, cu_seqlens, backend)
+        scanned_TK = self.conv(scanned_TK, cu_seqlens, plan, backend)
         x_TVP, B_TVN, C_TVN = scanned_TK.view(T, V, -1).split(self.split, -1)
         return self.scan(x_TVP, B_TVN, C_TVN, dt_TV1.squeeze(-1), z_TVP, cu_seqlens, plan, backend)
