@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,8 +19,9 @@ from item_llm.base_models import PretrainedModel
 from item_llm.checkpoints import CheckpointFolder
 from item_llm.contrastive import ContrastiveModel, TextTable, bounded_scale
 from item_llm.encoder import ItemEncoder
+from item_llm.finetune_result import FinetuneResult
 from item_llm.folders import sha256_of_json
-from item_llm.held_out import HeldOutMetrics, held_out_metrics, mean_cosine
+from item_llm.held_out import held_out_metrics, mean_cosine
 from item_llm.objective import gather_rows, next_item_loss
 from item_llm.pairs import ItemPairs, PairSampler, pairs_of_texts
 from item_llm.zero import ShardedModule, process_group
@@ -85,50 +85,20 @@ class FinetuningConfig(BaseModel):
     seed: int = Field(default=0, ge=0, description="Seeds batches and initial weights.")
 
 
-@dataclass(frozen=True)
-class FinetuneResult:
-    """What a fine-tuning did; the same on every worker.
+def total_steps(config: FinetuningConfig, pairs: int) -> int:
+    """Optimizer steps for this many training pairs."""
+    batch = config.pairs_per_step * config.gradient_accumulation
+    steps = max(1, math.ceil(config.epochs * pairs / batch))
+    return min(steps, config.max_steps) if config.max_steps is not None else steps
 
-    Attributes:
-        base: name of the base model.
-        adapter: folder of the adapter.
-        adapter_sha256: its hash.
-        steps: optimizer steps, those before a resume included.
-        pairs, held_out_pairs: pairs with two different texts.
-        before, after: metrics on the held-out pairs; None without such pairs.
-        mean_cosine: between the held-out items' vectors before and after; None without them.
-        temperature: at the end.
-        zero_stage, workers: how the training was sharded.
-        optimizer_elements: elements of Adam's moments on each worker.
-        optimizer_elements_unsharded: what each worker would hold without ZeRO.
-        weight_elements: elements of all weights on each worker between passes.
-        seconds: wall time of this call.
-    """
 
-    base: str
-    adapter: str
-    adapter_sha256: str
-    steps: int
-    pairs: int
-    held_out_pairs: int
-    before: HeldOutMetrics | None
-    after: HeldOutMetrics | None
-    mean_cosine: float | None
-    temperature: float
-    zero_stage: int
-    workers: int
-    optimizer_elements: list[int]
-    optimizer_elements_unsharded: int
-    weight_elements: list[int]
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, metrics under the names that reports use."""
-        metrics = {
-            name: value.to_json() if value is not None else None
-            for name, value in (("before", self.before), ("after", self.after))
-        }
-        return {**asdict(self), **metrics}
+def learning_rate(config: FinetuningConfig, step: int, steps: int) -> float:
+    """Linear warm-up to the peak, then a cosine to zero; `step` counts from 0."""
+    warmup = math.ceil(config.warmup_fraction * steps)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
 
 
 def finetune(
@@ -317,22 +287,6 @@ class _Finetuning:
             "workers": self.workers,
             "zero_stage": self.config.zero_stage,
         }
-
-
-def total_steps(config: FinetuningConfig, pairs: int) -> int:
-    """Optimizer steps for this many training pairs."""
-    batch = config.pairs_per_step * config.gradient_accumulation
-    steps = max(1, math.ceil(config.epochs * pairs / batch))
-    return min(steps, config.max_steps) if config.max_steps is not None else steps
-
-
-def learning_rate(config: FinetuningConfig, step: int, steps: int) -> float:
-    """Linear warm-up to the peak, then a cosine to zero; `step` counts from 0."""
-    warmup = math.ceil(config.warmup_fraction * steps)
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
 
 
 def _from_all(value: int) -> list[int]:
