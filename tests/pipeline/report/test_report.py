@@ -167,6 +167,17 @@ def test_absences_are_said(made_up_run):
     assert "nothing to compare it with" in words
 
 
+def test_tuning_without_held_out_pairs_still_shows_the_adapter(made_up_run):
+    run = made_up_run()
+    run["curves"]["item_llm"] |= {
+        "held_out": {"pairs": 0, "before": None, "after": None},
+        "mean_cosine": None,
+    }
+    words = Page(render(**run)).words
+    assert "Held-out pairs" not in words
+    assert "ab" * 32 in words
+
+
 def test_epochs_without_validation_are_left_out_of_the_curve(made_up_run):
     run = made_up_run(domains=("books",))
     for epoch in run["curves"]["user_models"]["sasrec"]["books"]:
