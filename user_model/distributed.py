@@ -68,7 +68,12 @@ class Workers:
 
     def agree(self, value: float) -> float:
         """Return worker 0's value."""
-        box = torch.tensor([value], dtype=torch.float64)
+        if self.size == 1:
+            return value
+        from torch import distributed
+
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        box = torch.tensor([value], dtype=torch.float64, device=device)
         self.from_first([box])
         return float(box)
 

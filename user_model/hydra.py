@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from user_model import ops
 from user_model.dropout import TokenDropout
 from user_model.heads import FullHeads, LeanHeads
 from user_model.sequence import check_packed
@@ -99,7 +100,7 @@ class HydraBlock(nn.Module):
         self.dropout = TokenDropout(config.dropout)
         self.ffn_dropout = TokenDropout(config.dropout)
 
-    def forward(self, h_Td: Tensor, cu_seqlens: Tensor, plan: object, backend: str) -> Tensor:
+    def forward(self, h_Td: Tensor, cu_seqlens: Tensor, plan: ops.Plan, backend: str) -> Tensor:
         """Map h [T, d] to [T, d]; nothing crosses the seams of cu_seqlens [S + 1]."""
         streams = functional.silu(self.input(self.norm(h_Td)))
         x_TVP, z_TVP = streams.view(len(h_Td), 2, self.heads, self.width).unbind(1)
@@ -130,8 +131,6 @@ class Hydra(nn.Module):
         Raises:
             ValueError: where the width of the vectors or the seams do not fit.
         """
-        from user_model import ops
-
         check_packed(vectors_Td, cu_seqlens, self.config.dim)
         plan = ops.plan(cu_seqlens)
         h_Td = self.input_norm(self.input_dropout(vectors_Td))
