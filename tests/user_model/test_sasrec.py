@@ -70,7 +70,7 @@ def test_positions_tell_order_apart():
     vectors, _ = packed(32, [3])
     forward = sasrec(vectors, torch.tensor([0, 3]))
     swapped = sasrec(vectors[[1, 0, 2]], torch.tensor([0, 3]))
-    assert float((forward[2] - swapped[2]).abs().max()) > 1e-6
+    assert (forward[2] - swapped[2]).abs().max().item() > 1e-6
 
 
 def test_every_weight_has_a_gradient():
