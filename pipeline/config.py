@@ -61,6 +61,11 @@ class HydraModelConfig(HydraConfig, _TrainedModel):
         default_factory=dict,
         description="fields of `training` that differ where all domains are trained together",
     )
+    interleave: bool = Field(
+        False,
+        description="joint training: a person's events in all domains make one history, in time; "
+        "false: one history for each (person, domain), which measures better (docs/log.md)",
+    )
 
     @model_validator(mode="after")
     def _joint_fields_exist(self) -> HydraModelConfig:

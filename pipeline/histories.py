@@ -60,14 +60,20 @@ class EvaluationCases:
 
 
 def training_histories(
-    corpus: Corpus, roles: Roles, domains: Sequence[str] | None = None
+    corpus: Corpus,
+    roles: Roles,
+    domains: Sequence[str] | None = None,
+    *,
+    interleave: bool = True,
 ) -> TrainingHistories:
     """The train-role events of each person.
 
     Args:
         corpus: U rows, E events.
         roles: int8 [E], from `assign_roles`.
-        domains: None for all, whose events interleave; or the names of some.
+        domains: None for all, or the names of some.
+        interleave: one history a person, whose events of all the domains follow each other in
+            time; False: one history for each (person, domain).
 
     Raises:
         ValueError: a domain is not in the corpus.
@@ -75,11 +81,18 @@ def training_histories(
     kept = roles == TRAIN
     if domains is not None:
         kept &= np.isin(corpus.event_domains, [corpus.domain_number(name) for name in domains])
-    lengths = np.bincount(corpus.event_users[kept], minlength=corpus.n_users)
-    kept &= (lengths >= 2)[corpus.event_users]
-    users = np.flatnonzero(lengths >= 2)
+    events = np.flatnonzero(kept)
+    owner = corpus.event_users[events].astype(np.int64) * len(corpus.domains)
+    if not interleave:
+        owner += corpus.event_domains[events]
+        order = np.argsort(owner, kind="stable")  # within an owner the total order stays
+        events, owner = events[order], owner[order]
+    owners, place, lengths = np.unique(owner, return_inverse=True, return_counts=True)
+    long_enough = lengths >= 2
     return TrainingHistories(
-        offsets=_offsets(lengths[users]), items=corpus.items[kept].astype(np.int64), users=users
+        offsets=_offsets(lengths[long_enough]),
+        items=corpus.items[events[long_enough[place]]].astype(np.int64),
+        users=owners[long_enough] // len(corpus.domains),
     )
 
 

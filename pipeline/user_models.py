@@ -83,14 +83,25 @@ class UserModelTask(BaseModel):
             return self.architecture.joint_training()
         return self.architecture.training
 
+    @property
+    def interleaved(self) -> bool:
+        """Whether a history holds events of several domains."""
+        architecture = self.architecture
+        return (
+            self.domain is None
+            and isinstance(architecture, HydraModelConfig)
+            and architecture.interleave
+        )
+
     def training_recipe(self) -> dict[str, Any]:
         """What decides the trained weights, beside the corpus and the vectors."""
         architecture = self.architecture.model_dump(
-            mode="json", exclude={"training", "joint", "backend"}
+            mode="json", exclude={"training", "joint", "backend", "interleave"}
         )
         return {
             "model": self.model,
             "domain": self.domain,
+            "interleaved": self.interleaved,
             "split": self.split.model_dump(mode="json"),
             "architecture": architecture,
             "training": self.training.model_dump(mode="json", exclude={"checkpoint_steps"}),
@@ -126,14 +137,14 @@ class TaskData:
         self.n_items = sum(domain.n_items for domain in self.domains)
 
     def cases(self, domain: DomainInfo, role: HeldOutRole) -> EvaluationCases:
-        """The domain's held-out targets; a model trained alone sees that domain's events alone."""
+        """The domain's held-out targets, with the histories that the task's model is to see."""
         return evaluation_cases(
             self.corpus,
             self.roles,
             domain.name,
             role,
             self.task.split.max_history,
-            own_domain_only=self.task.domain is not None,
+            own_domain_only=not self.task.interleaved,
         )
 
     def item_texts(self) -> Tensor | None:
@@ -230,7 +241,8 @@ def _fit(
     validated: bool = True,
 ) -> tuple[Recommender, TrainingResult]:
     model = data.build()
-    histories = training_histories(data.corpus, data.roles, [d.name for d in data.domains])
+    names = [domain.name for domain in data.domains]
+    histories = training_histories(data.corpus, data.roles, names, interleave=data.task.interleaved)
     validation = _Validation(data, workers) if validated else None
     check_no_leak(data.corpus, data.roles, histories, *(validation.cases if validation else ()))
 
@@ -249,7 +261,7 @@ def _fit(
         validate=validation,
         checkpoint_dir=scratch,
         on_epoch=on_epoch,
-        domain_names=[domain.name for domain in data.domains],
+        domain_names=names,
     )
     return model, result
 
