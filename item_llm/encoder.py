@@ -91,7 +91,9 @@ class ItemEncoder(nn.Module):
 
     @classmethod
     def load(cls, config: EncoderConfig, adapter: Path | None = None) -> ItemEncoder:
-        """Load a frozen encoder; with `adapter`, its LoRA is merged into the weights.
+        """Load a frozen encoder, onto a GPU where the process has one.
+
+        With `adapter`, its LoRA is merged into the weights.
 
         Raises:
             ValueError: a base that cannot be found, or an adapter that is damaged or was trained
@@ -102,7 +104,8 @@ class ItemEncoder(nn.Module):
         encoder = cls(config, PretrainedModel.find(config.base))
         if adapter is not None:
             encoder._adapter_sha256 = merge_adapter(encoder, adapter)
-        return encoder.eval().requires_grad_(False)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return encoder.eval().requires_grad_(False).to(device)
 
     @property
     def reading(self) -> dict[str, Any]:

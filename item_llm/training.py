@@ -24,7 +24,7 @@ from item_llm.folders import sha256_of_json
 from item_llm.held_out import held_out_metrics, mean_cosine
 from item_llm.objective import gather_rows, next_item_loss
 from item_llm.pairs import ItemPairs, PairSampler, pairs_of_texts
-from item_llm.zero import ShardedModule, process_group
+from item_llm.zero import ShardedModule, process_group, worker_device
 
 if TYPE_CHECKING:
     from item_llm.config import ItemLLMConfig
@@ -138,6 +138,11 @@ def finetune(
             "fine-tuning needs `lora` and no `adapter`; got "
             f"lora {config.lora}, adapter {config.adapter}: a frozen or pinned encoder trains none"
         )
+    if config.encoder.dtype != "float32":
+        raise ValueError(
+            f"encoder.dtype is {config.encoder.dtype}; fine-tune in float32: the adapter can be "
+            "used with either afterwards (`adapter: PATH`)"
+        )
     if config.finetuning.pairs_per_step % workers:
         raise ValueError(
             f"finetuning.pairs_per_step is {config.finetuning.pairs_per_step}, which {workers} "
@@ -169,7 +174,7 @@ class _Finetuning:
         self.model = ContrastiveModel(
             self.encoder, self.config.temperature, learn=self.config.learn_temperature
         )
-        self.model.train_adapter_only()
+        self.model.to(worker_device()).train_adapter_only()
         self.pairs, pair_texts = pairs_of_texts(pairs, texts)
         self.held_out, held_out_texts = pairs_of_texts(held_out, texts)
         self.table = TextTable(self.encoder, pair_texts)
@@ -291,6 +296,5 @@ class _Finetuning:
 
 def _from_all(value: int) -> list[int]:
     """A number of every worker, in rank order."""
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    numbers: list[int] = gather_rows(torch.tensor([value], device=device)).tolist()
+    numbers: list[int] = gather_rows(torch.tensor([value], device=worker_device())).tolist()
     return numbers

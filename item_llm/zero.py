@@ -63,6 +63,13 @@ def _environment(defaults: dict[str, str]) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
+def worker_device() -> torch.device:
+    """The device that this worker's process group speaks for."""
+    if dist.get_backend() == "nccl":
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return torch.device("cpu")
+
+
 def _initialise(store: Path) -> None:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if "RANK" in os.environ and "MASTER_ADDR" in os.environ:

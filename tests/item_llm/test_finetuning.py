@@ -221,6 +221,13 @@ def test_a_frozen_encoder_is_not_fine_tuned(tiny_llama, tmp_path, item_texts):
         run(ItemLLMConfig(lora=None), item_texts, tmp_path / "adapter")
 
 
+def test_training_in_bfloat16_is_refused(tiny_llama, tmp_path, item_texts):
+    config = tiny_config(tiny_llama)
+    half = config.encoder.model_copy(update={"dtype": "bfloat16"})
+    with pytest.raises(ValueError, match="fine-tune in float32"):
+        run(config.model_copy(update={"encoder": half}), item_texts, tmp_path / "adapter")
+
+
 def test_schedule_warms_up_and_falls_to_zero():
     config = FinetuningConfig(learning_rate=1.0, warmup_fraction=0.2)
     rates = [learning_rate(config, step, 10) for step in range(10)]
