@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from item_llm.objective import centred
 from item_llm.pairs import ItemPairs
 
 _BLOCK = 1024
@@ -21,8 +22,7 @@ class HeldOutMetrics:
     """Ranking of the next item among the held-out targets of its domain.
 
     Attributes:
-        loss: mean cross-entropy at the configured temperature. Raw LLM vectors lie close together,
-            so compare it before and after, not between encoders.
+        loss: mean cross-entropy at the configured temperature.
         hit_at_10: share of pairs whose target ranks in the first 10.
         mrr: mean of 1 / rank. Ranks are realistic: ties share their mean rank.
     """
@@ -43,6 +43,8 @@ def held_out_metrics(
 ) -> HeldOutMetrics | None:
     """Rank each pair's target among all held-out targets of the same domain, but the source.
 
+    Cosines are between what sets the vectors apart from their domain's mean, as in training.
+
     Args:
         vectors: float32 [texts, d], unit rows.
         pairs: positions in `vectors`; equal positions are equal texts.
@@ -55,10 +57,13 @@ def held_out_metrics(
     for domain in np.unique(pairs.domain):
         own = pairs[np.flatnonzero(pairs.domain == domain)]
         candidates = np.unique(own.target)
-        table = torch.from_numpy(vectors[candidates])
+        texts = np.unique(np.concatenate([own.source, own.target]))
+        centred_td = centred(torch.from_numpy(vectors[texts]))
+        table = centred_td[np.searchsorted(texts, candidates)]
         for start in range(0, len(own), _BLOCK):
             block = own[np.arange(start, min(start + _BLOCK, len(own)))]
-            scores = torch.from_numpy(vectors[block.source]) @ table.T / temperature
+            sources = centred_td[np.searchsorted(texts, block.source)]
+            scores = sources @ table.T / temperature
             scores[torch.from_numpy(block.source[:, None] == candidates)] = float("-inf")
             target = torch.from_numpy(np.searchsorted(candidates, block.target))
             losses.append(F.cross_entropy(scores, target, reduction="none").double())

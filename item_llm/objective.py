@@ -53,14 +53,10 @@ def next_item_loss(
     first = dist.get_rank() * len(pairs.source) if share else 0
     targets_b = first + torch.arange(len(pairs.source), device=ids.device)
     sources_b = len(targets) + targets_b
-    forward = _info_nce(
-        candidates[sources_b], pairs.source_ids, candidates, ids, targets_b, scale
-    )
+    forward = _info_nce(candidates[sources_b], pairs.source_ids, candidates, ids, targets_b, scale)
     if not symmetric:
         return forward
-    backward = _info_nce(
-        candidates[targets_b], pairs.target_ids, candidates, ids, sources_b, scale
-    )
+    backward = _info_nce(candidates[targets_b], pairs.target_ids, candidates, ids, sources_b, scale)
     return (forward + backward) / 2
 
 

@@ -16,13 +16,15 @@ TABLE = F.normalize(torch.randn(10, 5, generator=torch.Generator().manual_seed(0
 
 def by_the_definition(scale, symmetric):
     """Loops and probabilities, no masks: candidates are a set of texts without the pair's own."""
+    apart = TABLE - TABLE[SOURCE_IDS + TARGET_IDS].mean(0)
+    table = apart / apart.norm(dim=1, keepdim=True)
 
     def one(query, positive):
         others = {i for i in SOURCE_IDS + TARGET_IDS if i not in (query, positive)}
         copies = [i for i in SOURCE_IDS + TARGET_IDS if i in others]
-        own = math.exp(scale * TABLE[query] @ TABLE[positive])
+        own = math.exp(scale * table[query] @ table[positive])
         return -math.log(
-            own / (own + sum(math.exp(scale * TABLE[query] @ TABLE[i]) for i in copies))
+            own / (own + sum(math.exp(scale * table[query] @ table[i]) for i in copies))
         )
 
     rows = list(zip(SOURCE_IDS, TARGET_IDS, strict=True))
@@ -45,6 +47,17 @@ def test_loss_is_the_definition(symmetric):
         encoded(TABLE), torch.tensor(7.0).double(), symmetric=symmetric, gather=True
     )
     assert loss.item() == pytest.approx(by_the_definition(7.0, symmetric), rel=1e-12)
+
+
+def test_what_all_vectors_share_does_not_count():
+    nearly_equal = TABLE * 1e-3 + TABLE[7]
+    cosines = F.normalize(nearly_equal, dim=1)
+    assert (cosines @ cosines.T).min() > 0.999
+    losses = [
+        next_item_loss(encoded(t), torch.tensor(7.0).double(), symmetric=True, gather=True).item()
+        for t in (TABLE, nearly_equal)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
 
 
 def test_gradients_are_those_of_finite_differences():
