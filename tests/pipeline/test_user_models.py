@@ -1,0 +1,150 @@
+"""Training and ranking one user model on a small simulated corpus, without Ray."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import HydraModelConfig, SASRecModelConfig
+from pipeline.corpus import build_corpus
+from pipeline.domains import DomainConfig, build_domain
+from pipeline.evaluation import EvaluationConfig
+from pipeline.histories import TRAIN, VALIDATION
+from pipeline.ranks_file import load_ranks
+from pipeline.splits import SplitConfig
+from pipeline.user_models import (
+    CURVE,
+    WEIGHTS,
+    TaskData,
+    TaskFolders,
+    UserModelTask,
+    rank_with_user_model,
+    train_user_model,
+)
+from user_model import Workers
+
+TRAINING = {"epochs": 2, "negatives": 16, "batch_tokens": 512, "warmup_steps": 2}
+SMALL = {"dim": 16, "layers": 1, "items": {"dim": 16}, "training": TRAINING}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> TaskFolders:
+    folder = tmp_path_factory.mktemp("corpus")
+    domains = []
+    for name, share in (("books", 0.9), ("garden", 0.6)):
+        source = {"format": "simulated", "catalogue": name, "population": 200, "items": 40}
+        config = {"name": name, "source": source | {"share": share, "mean_history": 6}}
+        domain = DomainConfig.model_validate(config)
+        domains.append(build_domain(domain, folder, folder / "quarantine"))
+    build_corpus(domains).save(folder / "corpus")
+    return TaskFolders(corpus=folder / "corpus", vectors=None)
+
+
+def task(model: str, domain: str | None, *, split: str = "strict", **architecture) -> UserModelTask:
+    kind = SASRecModelConfig if model == "sasrec" else HydraModelConfig
+    return UserModelTask(
+        model=model,
+        domain=domain,
+        split=SplitConfig(kind=split),
+        architecture=kind.model_validate(SMALL | architecture),
+        evaluation=EvaluationConfig(),
+        seed=0,
+    )
+
+
+def trained(given: UserModelTask, folders: TaskFolders, output: Path) -> dict:
+    output.mkdir()
+    data = TaskData(given, folders)
+    return train_user_model(data, Workers(), output, output / "scratch", lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("model", "domain", "ranked"),
+    [
+        ("sasrec", "garden", ["garden"]),
+        ("hydra_ids", "books", ["books"]),
+        ("hydra_joint", None, ["books", "garden"]),
+    ],
+)
+def test_a_model_is_trained_saved_and_ranks_its_domains(model, domain, ranked, folders, tmp_path):
+    given = task(model, domain)
+    facts = trained(given, folders, tmp_path / "train")
+    assert facts["epochs"] == 2
+    assert facts["parameters"]["total"] > facts["parameters"]["non_embedding"] > 0
+    curve = json.loads((tmp_path / "train" / CURVE).read_text())
+    assert [point["epoch"] for point in curve] == [1, 2]
+    assert all(0 <= point["ndcg@10"] <= 1 for point in curve)
+    data = TaskData(given, folders)
+    (tmp_path / "rank").mkdir()
+    rank_with_user_model(data, tmp_path / "train" / WEIGHTS, tmp_path / "rank")
+    found = load_ranks(tmp_path / "rank")
+    assert sorted(found) == ranked
+    for name, ranks in found.items():
+        info = data.corpus.domain(name)
+        assert len(ranks) == len(data.cases(info, "test").targets)
+        assert (ranks.best >= 1).all()
+        assert (ranks.best + ranks.ties - 1 <= info.n_items).all()
+
+
+def test_training_beats_the_fresh_model(folders, tmp_path):
+    given = task("hydra_ids", "books", training=TRAINING | {"epochs": 25, "lr": 1e-2})
+    facts = trained(given, folders, tmp_path / "train")
+    data = TaskData(given, folders)
+    domain = data.domains[0]
+    cases = data.cases(domain, "validation")
+    from pipeline.metrics import ndcg
+
+    fresh = ndcg(data.rank(data.build(), domain, cases), 10).mean()
+    assert facts["validation_ndcg@10"] > 1.3 * fresh
+
+
+def test_the_same_task_gives_the_same_weights(folders, tmp_path):
+    given = task("hydra_joint", None)
+    weights = []
+    for name in ("one", "two"):
+        trained(given, folders, tmp_path / name)
+        weights.append((tmp_path / name / WEIGHTS / "weights.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_refit_trains_again_on_the_validation_events(folders, tmp_path):
+    given = task("sasrec", "books", split="refit", training=TRAINING | {"epochs": 4})
+    facts = trained(given, folders, tmp_path / "train")
+    data = TaskData(given, folders)
+    assert (data.roles == VALIDATION).sum() == 0
+    strict = TaskData(task("sasrec", "books"), folders)
+    assert (data.roles == TRAIN).sum() > (strict.roles == TRAIN).sum()
+    curve = json.loads((tmp_path / "train" / CURVE).read_text())
+    best = max(curve, key=lambda point: point["ndcg@10"])
+    assert facts["validation_ndcg@10"] == best["ndcg@10"]
+    assert facts["epochs"] == best["epoch"], "as many epochs again as were best on strict"
+
+
+def test_joint_histories_interleave_only_when_told_to(folders):
+    apart = TaskData(task("hydra_joint", None), folders)
+    together = TaskData(task("hydra_joint", None, interleave=True), folders)
+    books = apart.corpus.domain("books")
+    own = np.arange(books.first_item, books.first_item + books.n_items)
+    assert np.isin(apart.cases(books, "test").history, own).all()
+    assert not np.isin(together.cases(books, "test").history, own).all()
+    assert np.array_equal(apart.cases(books, "test").targets, together.cases(books, "test").targets)
+
+
+def test_a_model_alone_counts_its_items_from_zero(folders):
+    alone = TaskData(task("sasrec", "garden"), folders)
+    garden = alone.corpus.domain("garden")
+    assert alone.first_item == garden.first_item > 0
+    assert alone.domain_starts().tolist() == [0, garden.n_items]
+    joint = TaskData(task("hydra_joint", None), folders)
+    assert joint.domain_starts().tolist() == joint.corpus.domain_starts.tolist()
+
+
+def test_recipes_name_what_decides_the_weights_and_nothing_else():
+    base = task("hydra_joint", None)
+    joint = task("hydra_joint", None, joint={"epochs": 5})
+    alone = task("hydra_ids", "books", joint={"epochs": 5})
+    assert base.training_recipe() != joint.training_recipe()
+    assert alone.training_recipe() == task("hydra_ids", "books").training_recipe()
+    other = base.model_copy(update={"evaluation": EvaluationConfig(ks=(5, 10))})
+    assert other.training_recipe() == base.training_recipe()
