@@ -34,8 +34,10 @@ class TrainingConfig(BaseModel):
         description="Share of the negatives drawn by popularity; the rest are uniform.",
     )  # fmt: skip
     log_q: bool = Field(False, description="Correct the logits by the log probability of the draw.")
-    temperature: float = Field(0.05, gt=0.0, description="Temperature of the softmax of cosines.")
-    lr: float = Field(2e-3, gt=0.0, description="Peak learning rate of AdamW.")
+    temperature: float = Field(
+        0.1, gt=0.0, description="Temperature of the softmax of cosines; measured in docs/log.md."
+    )
+    lr: float = Field(3e-3, gt=0.0, description="Peak learning rate of AdamW.")
     min_lr_share: float = Field(
         0.05, ge=0.0, le=1.0, description="Where the cosine schedule ends, as a share of lr."
     )
