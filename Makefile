@@ -1,6 +1,9 @@
 # make help      what there is            make demo   the whole path on made-up data, in minutes
 # make install   .venv with all it needs  make test   the CPU test suite
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+# The first that runs and has a version that will do: a pyenv shim may stand there and not run.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
+  if $$p -c '$(FITS)' 2>/dev/null; then echo $$p; break; fi; done)
 BIN := .venv/bin
 PACKAGES := jobs pipeline item_llm user_model
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -38,7 +41,7 @@ clean:
 	find $(PACKAGES) benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"hydrarec needs Python 3.11 or 3.12, found {v[0]}.{v[1]}; run: make PYTHON=/path/to/python3.12")'
+	@test -n '$(PYTHON)' || { echo 'hydrarec needs Python 3.11 or 3.12, and none was found; run: make PYTHON=/path/to/python3.12'; exit 1; }
 	$(PYTHON) -m venv .venv
 .venv/.installed: pyproject.toml | .venv/bin/python
 	@echo 'installing into .venv (minutes, once) ...'
