@@ -68,9 +68,11 @@ def encode_on_cluster(
     # Long texts first and like with like: no padding within a batch, no straggler at the end.
     ordered = sorted(texts, key=len, reverse=True)
     total, done = sum(map(len, ordered)), 0
+    actors = min(compute.workers, len(ordered))
+    blocks = max(actors, -(-len(ordered) // _BATCH_TEXTS))
     encoded = (
         ray.data.from_arrow(pa.table({"text": pa.array(ordered, pa.string())}))
-        .repartition(max(1, -(-len(ordered) // _BATCH_TEXTS)))
+        .repartition(blocks)
         .map_batches(
             _EncodingActor,
             fn_constructor_args=(
@@ -80,7 +82,7 @@ def encode_on_cluster(
             ),
             batch_size=_BATCH_TEXTS,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(compute.workers, len(ordered))),
+            compute=ray.data.ActorPoolStrategy(size=actors),
             num_cpus=compute.cpus_per_worker,
             num_gpus=compute.gpus_per_worker or None,
         )

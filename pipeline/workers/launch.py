@@ -68,42 +68,50 @@ def run_in_group(
         ValueError: what `work` raised, if it is the user's to mend.
         RuntimeError: the group failed more often than `compute.max_failures`.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.exceptions import TrainingFailedError
+    from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 
     # Ray Train wants a folder of its own; nothing in it is ever read back.
     with (
         tempfile.TemporaryDirectory(prefix="hydrarec-train-") as folder,
-        reporter_to(progress) as r,
+        reporter_to(progress) as report,
     ):
-        trainer = TorchTrainer(
-            _group_member,
-            train_loop_config={
-                "work": work,
-                "settings": dict(settings),
-                "report": r,
-                "threads": compute.cpus_per_worker,
-            },
-            torch_config=TorchConfig(backend=compute.backend),
-            scaling_config=ScalingConfig(
-                num_workers=compute.workers,
-                use_gpu=compute.gpus_per_worker > 0,
-                resources_per_worker=_resources(compute),
-            ),
-            run_config=RunConfig(
-                name=f"group-{uuid.uuid4().hex[:12]}",
-                storage_path=folder,
-                failure_config=FailureConfig(max_failures=compute.max_failures),
-            ),
-        )
-        try:
-            trainer.fit()
-        except TrainingFailedError as error:
-            if complaint := r.complaint():
-                raise ValueError(complaint) from error
-            raise RuntimeError(f"the training workers failed: {error}") from error
-        return r.facts()
+        config = {"work": work, "settings": dict(settings), "report": report}
+        for attempt in range(compute.max_failures + 1):
+            try:
+                _trainer(config, compute, folder).fit()
+                return report.facts()
+            except TrainingFailedError as error:
+                if complaint := report.complaint():
+                    raise ValueError(complaint) from error
+                # A worker that dies while its group is still starting is an error of Ray Train's
+                # controller, which it does not retry; other deaths it has retried already.
+                last = attempt == compute.max_failures
+                if last or not isinstance(error, ControllerError):
+                    raise RuntimeError(f"the training workers failed: {error}") from error
+                progress.note("a worker died while the group was starting; it is started again")
+    raise AssertionError("the loop returns or raises")
+
+
+def _trainer(config: dict[str, Any], compute: ComputeConfig, folder: str) -> Any:
+    """A Ray Train group under a fresh name, so that no earlier snapshot is ever looked at."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    return TorchTrainer(
+        _group_member,
+        train_loop_config=config | {"threads": compute.cpus_per_worker},
+        torch_config=TorchConfig(backend=compute.backend),
+        scaling_config=ScalingConfig(
+            num_workers=compute.workers,
+            use_gpu=compute.gpus_per_worker > 0,
+            resources_per_worker=_resources(compute),
+        ),
+        run_config=RunConfig(
+            name=f"group-{uuid.uuid4().hex[:12]}",
+            storage_path=folder,
+            failure_config=FailureConfig(max_failures=compute.max_failures),
+        ),
+    )
 
 
 def _resources(compute: ComputeConfig) -> dict[str, float]:

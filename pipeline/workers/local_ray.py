@@ -45,7 +45,15 @@ class LocalRay:
     def __init__(self, *, cpus: int | None = None) -> None:
         self._cpus = cpus or max(_LEAST_CPUS, os.cpu_count() or 1)
         self._folder = Path(tempfile.mkdtemp(prefix="hydrarec-ray-"))
-        self._port, self._dashboard_port = _free_ports(2)
+        # All of them free: Ray's fixed defaults are taken where another Ray runs.
+        (
+            self._port,
+            self._dashboard_port,
+            self._agent_port,
+            self._agent_grpc_port,
+            self._metrics_port,
+            self._client_port,
+        ) = _free_ports(6)
         self._head: subprocess.Popen[bytes] | None = None
 
     @property
@@ -124,6 +132,10 @@ class LocalRay:
             *(_ray(), "start", "--head", "--block", "--disable-usage-stats"),
             *("--node-ip-address", "127.0.0.1", "--port", str(self._port)),
             *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard_port)),
+            *("--dashboard-agent-listen-port", str(self._agent_port)),
+            *("--dashboard-agent-grpc-port", str(self._agent_grpc_port)),
+            *("--metrics-export-port", str(self._metrics_port)),
+            *("--ray-client-server-port", str(self._client_port)),
             *("--num-cpus", str(self._cpus), "--object-store-memory", str(300 * 2**20)),
             *("--temp-dir", str(self._folder / "r")),
         ]
@@ -132,7 +144,8 @@ class LocalRay:
         assert self._head is not None
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self._head.poll() is None:
-            if "Ray runtime started" in self._log.read_text(errors="replace"):
+            started = "Ray runtime started" in self._log.read_text(errors="replace")
+            if started and _listens(self._agent_port):  # the agent is who starts jobs
                 return
             time.sleep(0.2)
         end = self._log.read_text(errors="replace")[-2000:]
@@ -142,6 +155,14 @@ class LocalRay:
 
 def _ray() -> str:
     return str(Path(sys.executable).parent / "ray")
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _free_ports(count: int) -> list[int]:
