@@ -38,13 +38,19 @@ def conv(cu_seqlens, backend, activation="silu"):
     return op
 
 
+# Neither tokens nor tails: nothing depends on anything, so there is no gradient to compare.
+CASES = {
+    f"{name}-{'tails' if initial else 'zeros'}": (lengths, initial)
+    for name, lengths in LENGTHS.items()
+    for initial in (True, False)
+    if initial or sum(lengths) > 0
+}
+
+
 @pytest.mark.parametrize("activation", ["silu", None])
-@pytest.mark.parametrize("initial", [True, False], ids=["tails", "zeros"])
-@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+@pytest.mark.parametrize(("lengths", "initial"), CASES.values(), ids=CASES)
 def test_forms_agree(lengths, initial, activation, bounds, compare, run_with_gradients):
     cu_seqlens, inputs = bounds(lengths), make(lengths, initial=initial)
-    if not initial and sum(lengths) == 0:
-        pytest.skip("nothing to differentiate")
     names = ("y", "tails")
 
     def run(backend, values):
