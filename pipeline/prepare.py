@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.artifacts import write_json
 from pipeline.config import RunConfig
-from pipeline.corpus import Corpus, build_corpus, shared_users, size_groups
+from pipeline.corpus import Corpus, build_corpus, shared_users
 from pipeline.domains import Domain, build_domain
 from pipeline.sources.registry import source_fingerprint
 from pipeline.sources.simulated import SimulatedConfig, simulated_oracle
@@ -53,7 +53,7 @@ def make_corpus(config: RunConfig, data_root: Path, context: StageContext) -> di
             oracle.save(context.output / ORACLE / f"{domain.name}.npz")
     corpus = build_corpus(domains)
     corpus.save(context.output / CORPUS)
-    write_json(context.output / DATA, describe(config, corpus, domains))
+    write_json(context.output / DATA, describe(corpus, domains))
     context.progress.note(
         f"{len(domains)} domains, {corpus.n_users:,} users, {corpus.n_items:,} items, "
         f"{corpus.n_events:,} interactions"
@@ -61,11 +61,9 @@ def make_corpus(config: RunConfig, data_root: Path, context: StageContext) -> di
     return {"fingerprint": corpus.fingerprint()}
 
 
-def describe(config: RunConfig, corpus: Corpus, domains: list[Domain]) -> dict[str, Any]:
+def describe(corpus: Corpus, domains: list[Domain]) -> dict[str, Any]:
     """data.json: the counts of every domain, and the people that pairs of domains share."""
-    groups = size_groups(corpus, config.large_domains)
     return {
-        "domains": {d.name: asdict(d.report) | {"size_group": groups[d.name]} for d in domains},
+        "domains": {domain.name: asdict(domain.report) for domain in domains},
         "shared_users": {pair: n for pair, n in shared_users(corpus).items() if n},
-        "split": config.split.model_dump(mode="json"),
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.artifacts import read_json, write_text
 from pipeline.config import RunConfig
-from pipeline.corpus import Corpus
+from pipeline.corpus import Corpus, size_groups
 from pipeline.evaluation import Scorer, rank_targets
 from pipeline.histories import Roles, evaluation_cases
 from pipeline.metrics import Ranks
@@ -58,18 +58,18 @@ def rank_baseline(
 
 def make_metrics(config: RunConfig, context: StageContext) -> dict[str, Any]:
     """Assemble metrics.json from the ranks of all models in all domains."""
-    corpus = context.inputs["corpus"]
-    counts = read_json(corpus / DATA)["domains"]
+    folder = context.inputs["corpus"]
+    corpus = Corpus.open(folder / CORPUS)
+    groups = size_groups(corpus, config.large_domains)
+    counts = read_json(folder / DATA)["domains"]
     ranks: dict[str, dict[str, Ranks]] = {domain.name: {} for domain in config.domains}
-    for stage, folder in context.inputs.items():
+    for stage, ranked in context.inputs.items():
         if stage != "corpus":
             model = stage.split(".")[1]
-            for domain, found in load_ranks(folder).items():
+            for domain, found in load_ranks(ranked).items():
                 ranks[domain][model] = found
     facts = {
-        name: DomainFacts(
-            count["size_group"], count["users"], count["items"], count["interactions"]
-        )
+        name: DomainFacts(groups[name], count["users"], count["items"], count["interactions"])
         for name, count in counts.items()
     }
     metrics = assemble(
@@ -77,7 +77,7 @@ def make_metrics(config: RunConfig, context: StageContext) -> dict[str, Any]:
         facts,
         config.evaluation,
         config_hash=config.results_hash(),
-        data_fingerprint=Corpus.open(corpus / CORPUS).fingerprint(),
+        data_fingerprint=corpus.fingerprint(),
     )
     write_text(context.output / METRICS, to_json(metrics))
     return {}

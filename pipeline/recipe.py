@@ -91,6 +91,7 @@ class RecipeBuilder:
         recipe = {
             "domains": [domain.model_dump(mode="json") for domain in config.domains],
             "sources": prepare.source_fingerprints(config, root),
+            "seed": config.seed,  # of the choice of users under max_users
         }
         return Stage("corpus", recipe, make)
 

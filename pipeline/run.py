@@ -12,7 +12,9 @@ from pipeline import report
 from pipeline.artifacts import RunStore, exclusive_lock, read_json, write_json, write_text
 from pipeline.config import RunConfig
 from pipeline.paths import data_root, project_root, resolve
+from pipeline.prepare import DATA
 from pipeline.progress import Progress
+from pipeline.ranking import METRICS
 from pipeline.recipe import Recipe, RecipeBuilder
 from pipeline.results import to_json
 from pipeline.run_card import run_card
@@ -85,12 +87,15 @@ def write_results(
     folder: RunFolder, recipe: Recipe, stages: dict[str, StageResult], card: dict[str, Any]
 ) -> dict[str, Any]:
     """Write metrics.json, run.json, curves.json, data.json and report.html; returns the metrics."""
-    metrics: dict[str, Any] = read_json(stages["metrics"].artifact.path / "metrics.json")
-    data = read_json(stages["corpus"].artifact.path / "data.json")
+    metrics: dict[str, Any] = read_json(stages["metrics"].artifact.path / METRICS)
+    data = read_json(stages["corpus"].artifact.path / DATA)
+    data["split"] = card["config"]["split"]
+    for name, domain in data["domains"].items():
+        domain["size_group"] = metrics["domains"][name]["size_group"]
     learning = curves(recipe, stages)
     write_json(folder.path / "run.json", card)
     write_json(folder.path / "curves.json", learning)
-    write_json(folder.path / "data.json", data)
+    write_json(folder.path / DATA, data)
     write_text(folder.report, report.render(metrics, card, learning, data))
     write_text(folder.metrics, to_json(metrics))
     return metrics

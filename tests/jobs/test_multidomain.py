@@ -120,6 +120,19 @@ def test_a_changed_field_runs_again_only_what_depends_on_it(
     assert {name for name, status in statuses(job.output).items() if status == "ran"} == expected
 
 
+def test_size_groups_follow_the_config_though_the_corpus_is_reused(first_run, workplace):
+    job = workplace.submit("python", "jobs/multidomain.py", "--large-domains", "garden")
+    assert job.status == 0, job.output
+    assert statuses(job.output)["corpus"] == "reused"
+    metrics = json.loads((workplace.run_dir / "metrics.json").read_text())
+    data = json.loads((workplace.run_dir / "data.json").read_text())
+    for found in (metrics["domains"], data["domains"]):
+        assert {name: domain["size_group"] for name, domain in found.items()} == {
+            "books": "small",
+            "garden": "large",
+        }
+
+
 def test_a_frozen_encoder_never_touches_the_tuned_ones_table(first_run, workplace):
     vectors = workplace.folder / "store" / "vectors"
     before = {path: path.stat().st_mtime_ns for path in vectors.rglob("*") if path.is_file()}

@@ -1,0 +1,34 @@
+"""What decides a stage's output, and what does not."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import RunConfig
+from pipeline.recipe import RecipeBuilder
+
+SOURCE = {"format": "simulated", "catalogue": "books", "max_users": 50}
+CONFIG = {"domains": [{"name": "books", "source": SOURCE}], "models": ["popularity", "sasrec"]}
+
+
+def keys(**fields):
+    config = RunConfig.model_validate(CONFIG | fields)
+    recipe = RecipeBuilder(config, Path("/nowhere"), Path("/nowhere/store")).build()
+    stages = [recipe.corpus, *recipe.trained.values(), *recipe.ranked.values(), recipe.metrics]
+    return {stage.name: stage.key for stage in stages}
+
+
+@pytest.mark.parametrize(
+    ("changed", "stages"),
+    [
+        ({"name": "other", "compute": {"workers": 4}}, set()),
+        ({"large_domains": ["books"]}, {"metrics"}),
+        ({"evaluation": {"ks": [5, 10]}}, {"metrics"}),
+        ({"sasrec": {"layers": 3}}, {"train.sasrec.books", "rank.sasrec.books", "metrics"}),
+        ({"seed": 1}, set(keys())),  # it chooses the users, so everything
+    ],
+    ids=["name", "large", "ks", "layers", "seed"],
+)
+def test_a_field_changes_the_stages_that_depend_on_it(changed, stages):
+    before, after = keys(), keys(**changed)
+    assert {name for name in before if before[name] != after[name]} == stages
