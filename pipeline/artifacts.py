@@ -84,12 +84,13 @@ def read_json(path: Path) -> Any:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished output: its folder, its key and the files its manifest lists."""
+    """A finished output: its folder, its key, and what its manifest says: files and recipe."""
 
     name: str
     key: str
     path: Path
     files: Mapping[str, Mapping[str, Any]]
+    recipe: Mapping[str, Any]
 
 
 class RunStore:
@@ -153,12 +154,12 @@ class RunStore:
             if path.is_file() and path.name != MANIFEST
         }
         for relative in files:
-            _flush(work / relative)
+            flush(work / relative)
         write_json(work / MANIFEST, {"name": name, "key": key, "recipe": recipe, "files": files})
         folder = self.folder(name, key)
         os.replace(work, folder)
-        _flush(self.root)
-        return Artifact(name, key, folder, files)
+        flush(self.root)
+        return Artifact(name, key, folder, files, recipe)
 
     def _remove_if_empty(self, existed: bool) -> None:
         for folder in (self.root / ".work", self.root / ".locks"):
@@ -177,7 +178,7 @@ def _verified(name: str, key: str, folder: Path) -> Artifact:
             _check_file(folder / relative, expected)
     except (ValueError, KeyError, OSError) as error:
         raise DamagedArtifactError(f"the output {folder} is damaged: {error}") from error
-    return Artifact(name, key, folder, manifest["files"])
+    return Artifact(name, key, folder, manifest["files"], manifest["recipe"])
 
 
 def _check_file(path: Path, expected: Mapping[str, Any]) -> None:
@@ -222,7 +223,8 @@ def _owner(path: Path) -> str:
     return path.read_text(encoding="utf-8").strip() or "another process"
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import file_sha256, read_json, write_json
+from pipeline.artifacts import file_sha256, flush, read_json, write_json
 from pipeline.string_table import StringTable
 
 FORMAT = 1
@@ -47,7 +47,7 @@ def save_parts(
         parts[name].save(aside / f"{name}.arrow")
     files = sorted(aside.iterdir())
     for file in files:
-        _flush(file)
+        flush(file)
     manifest = {
         "format": FORMAT,
         "domains": list(domains),
@@ -56,7 +56,7 @@ def save_parts(
     }
     write_json(aside / _MANIFEST, manifest)
     os.replace(aside, path)
-    _flush(path.parent)
+    flush(path.parent)
 
 
 def open_parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -82,11 +82,3 @@ def open_parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     for name in ARRAYS:
         parts[name] = np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
     return dict(manifest), parts
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

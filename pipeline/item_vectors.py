@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,12 @@ def base_sha256(config: ItemLLMConfig) -> str:
     Raises:
         ValueError: the base cannot be found; the message names what to install or to correct.
     """
-    return PretrainedModel.find(config.encoder.base).sha256
+    return _base_sha256(config.encoder.base)
+
+
+@functools.cache  # several stages ask, and the weights are hundreds of megabytes
+def _base_sha256(base: str) -> str:
+    return PretrainedModel.find(base).sha256
 
 
 def pinned_adapter_sha256(config: ItemLLMConfig) -> str | None:

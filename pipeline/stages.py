@@ -145,7 +145,7 @@ class Runner:
                 artifact, status = self._make(stage, inputs, progress)
             seconds = time.monotonic() - started
             progress.finish(status, seconds)
-        return StageResult(stage.name, status, seconds, artifact, made_facts(artifact))
+        return StageResult(stage.name, status, seconds, artifact, artifact.recipe.get("made", {}))
 
     def _finished(self, stage: Stage) -> Artifact | None:
         try:
@@ -189,11 +189,3 @@ def in_order(targets: Iterable[Stage]) -> list[Stage]:
     for target in targets:
         visit(target)
     return list(ordered.values())
-
-
-def made_facts(artifact: Artifact) -> Mapping[str, Any]:
-    """What was noted when the output was made: seconds, peak memory (`{}` if nothing was)."""
-    from pipeline.artifacts import MANIFEST, read_json
-
-    facts: Mapping[str, Any] = read_json(artifact.path / MANIFEST)["recipe"].get("made", {})
-    return facts

@@ -164,10 +164,8 @@ class TaskData:
         architecture = self.task.architecture
         torch.manual_seed(self.task.seed)
         texts = self.item_texts()
-        items = architecture.items.model_copy(
-            update={"dim": architecture.dim, "text": texts is not None}
-        )
-        table = ItemTable.build(items, self.n_items, texts)
+        items = architecture.items.model_copy(update={"text": texts is not None})
+        table = ItemTable.build(items, self.n_items, architecture.dim, texts)
         if isinstance(architecture, HydraModelConfig):
             return Recommender(table, Hydra(architecture))
         return Recommender(table, SASRec(architecture))

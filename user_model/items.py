@@ -16,7 +16,6 @@ class ItemTableConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dim: int = Field(64, gt=0, description="Width of the item vectors; equal to the model's dim.")
     ids: bool = Field(True, description="Learn a vector of its own for each item seen in training.")
     text: bool = Field(True, description="Project the cached text vector, where there is one.")
     id_dropout: float = Field(
@@ -85,10 +84,12 @@ class ItemTable(nn.Module):
 
     @classmethod
     def build(
-        cls, config: ItemTableConfig, n_items: int, text_vectors: Tensor | None
+        cls, config: ItemTableConfig, n_items: int, dim: int, text_vectors: Tensor | None
     ) -> "ItemTable":
-        """Make the table that `config` describes; raises ValueError where text is asked for and
-        absent.
+        """Make the table that `config` describes, as wide as the model.
+
+        Raises:
+            ValueError: text is asked for and absent, or as the constructor raises.
         """
         if config.text and text_vectors is None:
             raise ValueError(
@@ -97,7 +98,7 @@ class ItemTable(nn.Module):
             )
         text = text_vectors if config.text else None
         return cls(
-            n_items, config.dim, text, config.ids,
+            n_items, dim, text, config.ids,
             id_dropout=config.id_dropout, id_std=config.id_std,
         )  # fmt: skip
 

@@ -8,8 +8,9 @@ from typing import Literal
 import polars as pl
 from pydantic import Field
 
+from pipeline.paths import resolve
 from pipeline.sources.lines import read_lines
-from pipeline.sources.options import SourceOptions, existing_file, resolve
+from pipeline.sources.options import SourceOptions, existing_file
 from pipeline.sources.tables import RawTables, first_reason, no_items, reject_where_reason
 
 

@@ -55,11 +55,6 @@ class SourceOptions(BaseModel):
         raise NotImplementedError
 
 
-def resolve(path: str, data_root: Path) -> Path:
-    """An absolute path as it is; a relative one below the data root."""
-    return Path(path) if Path(path).is_absolute() else data_root / path
-
-
 def existing_file(path: Path, needed_for: str) -> Path:
     """The path, if it is a file.
 

@@ -15,8 +15,9 @@ from typing import Literal
 import polars as pl
 from pydantic import Field
 
+from pipeline.paths import resolve
 from pipeline.sources.lines import TextLines, read_lines
-from pipeline.sources.options import SourceOptions, existing_file, resolve
+from pipeline.sources.options import SourceOptions, existing_file
 from pipeline.sources.tables import (
     EARLIEST,
     LATEST,

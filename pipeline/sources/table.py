@@ -13,8 +13,9 @@ from typing import Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from pipeline.paths import resolve
 from pipeline.sources.columns import Columns, read_columns, table_kind
-from pipeline.sources.options import SourceOptions, existing_file, resolve
+from pipeline.sources.options import SourceOptions, existing_file
 from pipeline.sources.tables import (
     EARLIEST,
     LATEST,

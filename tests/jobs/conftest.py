@@ -24,8 +24,8 @@ TINY = {
         "lora": {"r": 4},
         "finetuning": {"max_steps": 8, "pairs_per_step": 16, "zero_stage": 2},
     },
-    "user_model": {"dim": 16, "items": {"dim": 16}, "training": {"epochs": 2, "negatives": 32}},
-    "sasrec": {"dim": 16, "items": {"dim": 16}, "training": {"epochs": 2, "negatives": 32}},
+    "user_model": {"dim": 16, "training": {"epochs": 2, "negatives": 32}},
+    "sasrec": {"dim": 16, "training": {"epochs": 2, "negatives": 32}},
 }
 
 

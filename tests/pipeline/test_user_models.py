@@ -25,7 +25,7 @@ from pipeline.user_models import (
 from user_model import Workers
 
 TRAINING = {"epochs": 2, "negatives": 16, "batch_tokens": 512, "warmup_steps": 2}
-SMALL = {"dim": 16, "layers": 1, "items": {"dim": 16}, "training": TRAINING}
+SMALL = {"dim": 16, "layers": 1, "training": TRAINING}
 
 
 @pytest.fixture(scope="module")

@@ -74,9 +74,9 @@ def test_what_makes_no_table_raises(text):
     with pytest.raises(ValueError, match="not finite"):
         ItemTable(40, 4, text)
     with pytest.raises(ValueError, match="text: the item table is to use text vectors"):
-        ItemTable.build(ItemTableConfig(text=True), 5, None)
+        ItemTable.build(ItemTableConfig(text=True), 5, 8, None)
 
 
 def test_a_table_built_by_config_ignores_text_it_is_not_to_use(text):
-    table = ItemTable.build(ItemTableConfig(dim=8, text=False), 40, text)
+    table = ItemTable.build(ItemTableConfig(text=False), 40, 8, text)
     assert table.text_projection is None
