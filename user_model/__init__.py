@@ -7,6 +7,7 @@ from user_model.progress import EpochRecord, StepRecord, TrainingResult
 from user_model.recommender import ParameterCounts, Recommender
 from user_model.sasrec import SASRec, SASRecConfig
 from user_model.sequence import SequenceModel
+from user_model.streaming import HydraState
 from user_model.training import train
 from user_model.training_config import TrainingConfig
 
@@ -14,6 +15,7 @@ __all__ = [
     "EpochRecord",
     "Hydra",
     "HydraConfig",
+    "HydraState",
     "ItemTable",
     "ItemTableConfig",
     "ParameterCounts",

@@ -1,19 +1,22 @@
 """The v Mamba-2 heads of a Hydra block, run as one grouped scan.
 
-Shapes: T packed tokens, V heads, P width of a head (d_c), N state, O outputs of a projection.
+Shapes: T packed tokens, S sequences, n users with one event each, V heads, P width of a head (d_c),
+N state, M = 2 N (B and C), K = P + 2 N channels of the convolution, O outputs of a projection.
 The v heads are one selective scan with H = V heads and one B, C group a head: the same algebra as
 v separate Mamba-2 layers, in one launch.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from user_model import ops
+from user_model.streaming import LayerState, conv_step, scan_step
 
 CONV_WIDTH = 4
+NORM_EPS = 1e-6
 DT_MIN, DT_MAX = 1e-3, 1e-1
 A_MIN, A_MAX = 1.0, 16.0
 
@@ -31,18 +34,35 @@ class GroupedLinear(nn.Module):
         return torch.bmm(x_TVP.transpose(0, 1), self.weight).transpose(0, 1)
 
 
+@dataclass(frozen=True)
+class Packed:
+    """A packed batch, as the heads need it.
+
+    Attributes:
+        cu_seqlens: int64 [S + 1].
+        plan: made from cu_seqlens.
+        backend: of the ops.
+        state: what the layer remembers of each sequence's user; None: nothing came before.
+        position_offset: int64 [S], events that came before; None: none.
+        keep_state: whether the state after the batch is asked for.
+    """
+
+    cu_seqlens: Tensor
+    plan: ops.Plan
+    backend: str
+    state: LayerState | None = None
+    position_offset: Tensor | None = None
+    keep_state: bool = False
+
+
 class CausalConv(nn.Module):
-    """Depthwise causal convolution of width 4 with SiLU; it sees nothing before a seam."""
+    """Parameters of a depthwise causal convolution of width 4, for [V, P + 2 N] channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         bound = 1.0 / math.sqrt(CONV_WIDTH)
         self.weight = nn.Parameter(torch.empty(channels, CONV_WIDTH).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x_TK: Tensor, cu_seqlens: Tensor, plan: ops.Plan, backend: str) -> Tensor:
-        """Map x [T, K] to [T, K]."""
-        return ops.causal_conv(x_TK, self.weight, self.bias, cu_seqlens, plan=plan, backend=backend)
 
 
 class SelectiveScan(nn.Module):
@@ -56,26 +76,62 @@ class SelectiveScan(nn.Module):
         # The inverse of softplus: softplus(dt_bias) = dt.
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
 
-    def forward(
-        self,
-        x_TVP: Tensor,
-        B_TVN: Tensor,
-        C_TVN: Tensor,
-        dt_TV: Tensor,
-        z_TVP: Tensor | None,
-        cu_seqlens: Tensor,
-        plan: ops.Plan,
-        backend: str,
-    ) -> Tensor:
-        """Return y * RoPE(z), or y where z is None, [T, V, P]."""
-        A = -torch.exp(self.A_log.float())
-        return ops.hydra_scan(
-            x_TVP, dt_TV, A, B_TVN, C_TVN, self.D, z_TVP, cu_seqlens,
-            dt_bias=self.dt_bias, plan=plan, backend=backend,
+    @property
+    def decay_rates(self) -> Tensor:
+        """A [V], negative, in float32."""
+        return -torch.exp(self.A_log.float())
+
+
+class Heads(nn.Module):
+    """What both forms of a head share: the convolution of (x, B, C), SiLU and the scan."""
+
+    def __init__(self, heads: int, width: int, state: int) -> None:
+        super().__init__()
+        self.split = [width, state, state]
+        self.conv = CausalConv(heads * (width + 2 * state))
+        self.scan = SelectiveScan(heads)
+
+    def _mix(
+        self, x_TVP: Tensor, bc_TVM: Tensor, dt_TV: Tensor, z_TVP: Tensor | None, packed: Packed
+    ) -> tuple[Tensor, LayerState | None]:
+        """Scan a packed batch; M = 2 N. Return y, times RoPE(z) where there is one, and the state.
+
+        Where no state is asked for, None is returned.
+        """
+        V, before = x_TVP.shape[1], packed.state
+        y_TVP, scan, tails = ops.conv_scan(
+            x_TVP, bc_TVM, dt_TV, self.scan.decay_rates, self.scan.D, z_TVP,
+            self.conv.weight.view(V, -1, CONV_WIDTH), self.conv.bias.view(V, -1),
+            packed.cu_seqlens,
+            dt_bias=self.scan.dt_bias,
+            conv_state=None if before is None else before.tails.permute(0, 2, 3, 1),
+            initial_state=None if before is None else before.scan,
+            position_offset=packed.position_offset,
+            return_final_state=packed.keep_state,
+            plan=packed.plan,
+            backend=packed.backend,
         )  # fmt: skip
+        if scan is None or tails is None:
+            return y_TVP, None
+        return y_TVP, LayerState(scan, tails.permute(0, 3, 1, 2).contiguous())
+
+    def _mix_one(
+        self, x_nVP: Tensor, bc_nVM: Tensor, dt_nV: Tensor, state: LayerState
+    ) -> tuple[Tensor, LayerState]:
+        """Do the same with one event of each user, without z."""
+        V, scan = x_nVP.shape[1], self.scan
+        xbc_nVK, tails = conv_step(
+            torch.cat((x_nVP, bc_nVM), -1),
+            state.tails,
+            self.conv.weight.view(V, -1, CONV_WIDTH),
+            self.conv.bias.view(V, -1),
+        )
+        x, B, C = xbc_nVK.split(self.split, -1)
+        y_nVP, after = scan_step(x, dt_nV, scan.decay_rates, B, C, scan.D, scan.dt_bias, state.scan)
+        return y_nVP, LayerState(after, tails)
 
 
-class FullHeads(nn.Module):
+class FullHeads(Heads):
     """Mamba-2 heads as published: the reading closest to Y_i = Mamba-2_i(X_i) [P].
 
     In-projection to (gate, x, B, C, dt), causal convolution and SiLU of (x, B, C), scan, gated
@@ -83,48 +139,58 @@ class FullHeads(nn.Module):
     """
 
     def __init__(self, heads: int, width: int, state: int) -> None:
-        super().__init__()
-        self.split = [width, state, state]
+        super().__init__(heads, width, state)
         self.in_projection = GroupedLinear(heads, width, 2 * width + 2 * state + 1)
-        self.conv = CausalConv(heads * (width + 2 * state))
-        self.scan = SelectiveScan(heads)
         self.norm_weight = nn.Parameter(torch.ones(heads * width))
         self.out_projection = GroupedLinear(heads, width, width)
 
     def forward(
-        self, x_TVP: Tensor, z_TVP: Tensor, cu_seqlens: Tensor, plan: ops.Plan, backend: str
-    ) -> Tensor:
-        """Return Mamba-2(X) * RoPE(Z), [T, V, P]; z comes after SiLU, before RoPE."""
-        T, V, P = x_TVP.shape
-        gate_TVP, scanned_TVK, dt_TV1 = self.in_projection(x_TVP).split([P, sum(self.split), 1], -1)
-        scanned_TK = self.conv(scanned_TVK.reshape(T, -1), cu_seqlens, plan, backend)
-        x_TVP, B_TVN, C_TVN = scanned_TK.view(T, V, -1).split(self.split, -1)
-        y_TVP = self.scan(x_TVP, B_TVN, C_TVN, dt_TV1.squeeze(-1), None, cu_seqlens, plan, backend)
-        y_TVP = functional.rms_norm(y_TVP * functional.silu(gate_TVP), (P,), eps=1e-6)
-        y_TVP = self.out_projection(y_TVP * self.norm_weight.view(V, P))
-        return y_TVP * ops.rope(z_TVP, cu_seqlens, plan=plan)
+        self, x_TVP: Tensor, z_TVP: Tensor, packed: Packed
+    ) -> tuple[Tensor, LayerState | None]:
+        """Return Mamba-2(X) * RoPE(Z), [T, V, P], and the state if asked; z is before RoPE."""
+        gate_TVP, x_TVP, bc_TVM, dt_TV = self._project(x_TVP)
+        y_TVP, state = self._mix(x_TVP, bc_TVM, dt_TV, None, packed)
+        y_TVP = ops.rope_product(
+            self._gate(y_TVP, gate_TVP), z_TVP, packed.cu_seqlens,
+            position_offset=packed.position_offset, plan=packed.plan, backend=packed.backend,
+        )  # fmt: skip
+        return y_TVP, state
+
+    def step(self, x_nVP: Tensor, z_nVP: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        """Do the same with one event of each user; z_nVP is after RoPE."""
+        gate_nVP, x_nVP, bc_nVM, dt_nV = self._project(x_nVP)
+        y_nVP, state = self._mix_one(x_nVP, bc_nVM, dt_nV, state)
+        return self._gate(y_nVP, gate_nVP) * z_nVP, state
+
+    def _project(self, x_TVP: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        P, N, _ = self.split
+        gate, x, bc, dt = self.in_projection(x_TVP).split([P, P, 2 * N, 1], -1)
+        return gate, x, bc, dt.squeeze(-1)
+
+    def _gate(self, y_TVP: Tensor, gate_TVP: Tensor) -> Tensor:
+        weight_VP = self.norm_weight.view(y_TVP.shape[1:])
+        return self.out_projection(ops.gated_norm(y_TVP, gate_TVP, weight_VP, NORM_EPS))
 
 
-class LeanHeads(nn.Module):
+class LeanHeads(Heads):
     """Heads without gate, norm and out-projection of their own [D].
 
     Z gates and the block's output projects already, so scan, RoPE and product are one op.
     """
 
     def __init__(self, heads: int, width: int, state: int) -> None:
-        super().__init__()
-        self.split = [width, state, state]
+        super().__init__(heads, width, state)
         self.in_projection = GroupedLinear(heads, width, 2 * state + 1)
-        self.conv = CausalConv(heads * (width + 2 * state))
-        self.scan = SelectiveScan(heads)
 
     def forward(
-        self, x_TVP: Tensor, z_TVP: Tensor, cu_seqlens: Tensor, plan: ops.Plan, backend: str
-    ) -> Tensor:
-        """Return scan(X) * RoPE(Z), [T, V, P]; z comes after SiLU, before RoPE."""
-        T, V, _ = x_TVP.shape
-        selected_TVK, dt_TV1 = self.in_projection(x_TVP).split([2 * self.split[1], 1], -1)
-        scanned_TK = torch.cat([x_TVP, selected_TVK], -1).view(T, -1)
-        scanned_TK = self.conv(scanned_TK, cu_seqlens, plan, backend)
-        x_TVP, B_TVN, C_TVN = scanned_TK.view(T, V, -1).split(self.split, -1)
-        return self.scan(x_TVP, B_TVN, C_TVN, dt_TV1.squeeze(-1), z_TVP, cu_seqlens, plan, backend)
+        self, x_TVP: Tensor, z_TVP: Tensor, packed: Packed
+    ) -> tuple[Tensor, LayerState | None]:
+        """Return scan(X) * RoPE(Z), [T, V, P], and the state if asked; z is before RoPE."""
+        bc_TVM, dt_TV1 = self.in_projection(x_TVP).split([2 * self.split[1], 1], -1)
+        return self._mix(x_TVP, bc_TVM, dt_TV1.squeeze(-1), z_TVP, packed)
+
+    def step(self, x_nVP: Tensor, z_nVP: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        """Do the same with one event of each user; z_nVP is after RoPE."""
+        bc_nVM, dt_nV1 = self.in_projection(x_nVP).split([2 * self.split[1], 1], -1)
+        y_nVP, state = self._mix_one(x_nVP, bc_nVM, dt_nV1.squeeze(-1), state)
+        return y_nVP * z_nVP, state

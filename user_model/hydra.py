@@ -1,19 +1,25 @@
 """Hydra: multi-head latent interaction of a selective scan and a rotated item stream.
 
 The paper is arXiv 2504.07398; [P] marks its equations, [D] our decision where it is silent.
-Shapes: T packed tokens, S sequences, d model width, V heads, P width of a head (d_c), N state.
+Shapes: T packed tokens, S sequences, n users with one event each, d model width, V heads, P width
+of a head (d_c), R = P/2 rotated pairs, N state.
 """
 
+from dataclasses import replace
 from typing import Literal, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from user_model import ops
 from user_model.dropout import TokenDropout
-from user_model.heads import FullHeads, LeanHeads
-from user_model.sequence import check_packed
+from user_model.feed_forward import GatedFeedForward
+from user_model.heads import CONV_WIDTH, FullHeads, LeanHeads, Packed
+from user_model.ops.rotary import rotate, turns_at
+from user_model.sequence import check_packed, sequence_lengths
+from user_model.streaming import HydraState, LayerState
 
 
 class HydraConfig(BaseModel):
@@ -69,20 +75,6 @@ class HydraConfig(BaseModel):
         return self
 
 
-class GatedFeedForward(nn.Module):
-    """W_down(SiLU(W_gate h) * W_up h): a gated linear unit [P], exact form [D]."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.up = nn.Linear(dim, 2 * hidden, bias=False)
-        self.down = nn.Linear(hidden, dim, bias=False)
-
-    def forward(self, h_Td: Tensor) -> Tensor:
-        """Map h [T, d] to [T, d]."""
-        gate_TF, up_TF = self.up(h_Td).chunk(2, dim=-1)
-        return self.down(functional.silu(gate_TF) * up_TF)
-
-
 class HydraBlock(nn.Module):
     """Pre-norm latent interaction, then pre-norm feed-forward, each with a residual [D]."""
 
@@ -102,9 +94,26 @@ class HydraBlock(nn.Module):
 
     def forward(self, h_Td: Tensor, cu_seqlens: Tensor, plan: ops.Plan, backend: str) -> Tensor:
         """Map h [T, d] to [T, d]; nothing crosses the seams of cu_seqlens [S + 1]."""
+        return self.extend(h_Td, Packed(cu_seqlens, plan, backend))[0]
+
+    def extend(self, h_Td: Tensor, packed: Packed) -> tuple[Tensor, LayerState | None]:
+        """Do the same from the state in `packed`; return the state after it too, if asked for."""
+        x_TVP, z_TVP = self._streams(h_Td)
+        mixed_TVP, state = self.interaction(x_TVP, z_TVP, packed)
+        return self._finish(h_Td, mixed_TVP), state
+
+    def step(self, h_nd: Tensor, turns_nR: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        """Do the same with one event of each user; turns_nR is RoPE at their positions."""
+        x_nVP, z_nVP = self._streams(h_nd)
+        mixed_nVP, state = self.interaction.step(x_nVP, rotate(z_nVP, turns_nR), state)
+        return self._finish(h_nd, mixed_nVP), state
+
+    def _streams(self, h_Td: Tensor) -> tuple[Tensor, ...]:
+        """Return X and SiLU(W_Z h), [T, V, P] each."""
         streams = functional.silu(self.input(self.norm(h_Td)))
-        x_TVP, z_TVP = streams.view(len(h_Td), 2, self.heads, self.width).unbind(1)
-        mixed_TVP = self.interaction(x_TVP, z_TVP, cu_seqlens, plan, backend)
+        return streams.view(len(h_Td), 2, self.heads, self.width).unbind(1)
+
+    def _finish(self, h_Td: Tensor, mixed_TVP: Tensor) -> Tensor:
         h_Td = h_Td + self.dropout(self.output(mixed_TVP.flatten(1)))
         return h_Td + self.ffn_dropout(self.ffn(self.ffn_norm(h_Td)))
 
@@ -137,3 +146,91 @@ class Hydra(nn.Module):
         for block in self.blocks:
             h_Td = block(h_Td, cu_seqlens, plan, self.config.backend)
         return self.norm(h_Td)
+
+    def init_state(self, n_users: int) -> HydraState:
+        """Return the state of users without events, of the model's type and on its device."""
+        config, weight = self.config, self.norm.weight
+        V, P, N = config.heads, config.head_width, config.state_width
+        layers = [
+            LayerState(
+                weight.new_zeros(
+                    n_users, V, N, P, dtype=torch.promote_types(weight.dtype, torch.float32)
+                ),
+                weight.new_zeros(n_users, CONV_WIDTH - 1, V, P + 2 * N),
+            )
+            for _ in self.blocks
+        ]
+        return HydraState.of_layers(layers, weight.new_zeros(n_users, dtype=torch.int64))
+
+    def prefill(
+        self, vectors: Tensor, cu_seqlens: Tensor, state: HydraState | None = None
+    ) -> HydraState:
+        """Return the state after whole histories, in one pass: `extend` without user vectors."""
+        return self.extend(vectors, cu_seqlens, state)[1]
+
+    def extend(
+        self, vectors: Tensor, cu_seqlens: Tensor, state: HydraState | None = None
+    ) -> tuple[Tensor, HydraState]:
+        """Continue n users by any number of events each, none included.
+
+        The user vectors are those that one call over the whole histories would give for these
+        events. Differentiable, through the state too.
+
+        Args:
+            vectors: item vectors of the new events, packed, [T, d].
+            cu_seqlens: their seams, int64 [n + 1].
+            state: after the earlier events; None: there are none.
+
+        Returns:
+            The user's vector after each event, [T, d], and the state after the last one.
+
+        Raises:
+            ValueError: a shape, a type or a device does not fit.
+        """
+        check_packed(vectors, cu_seqlens, self.config.dim)
+        lengths = sequence_lengths(cu_seqlens)
+        packed = Packed(cu_seqlens, ops.plan(cu_seqlens), self.config.backend, keep_state=True)
+        if state is not None:
+            state.check(len(lengths), self.init_state(0))
+            packed = replace(packed, position_offset=state.positions)
+        h_Td, layers = self.input_norm(self.input_dropout(vectors)), []
+        for i, block in enumerate(self._hydra_blocks()):
+            before = None if state is None else state.layers[i]
+            h_Td, after = block.extend(h_Td, replace(packed, state=before))
+            assert after is not None
+            layers.append(after)
+        positions = lengths if state is None else state.positions + lengths
+        return self.norm(h_Td), HydraState.of_layers(layers, positions)
+
+    def step(self, state: HydraState, vector: Tensor) -> tuple[HydraState, Tensor]:
+        """Continue n users by one event each; the cost does not depend on what came before.
+
+        Equal to `extend` with sequences of one event. Differentiable; serve under torch.no_grad.
+
+        Args:
+            state: of n users.
+            vector: item vectors of their new events, [n, d].
+
+        Returns:
+            The state after the event, and the users' vectors [n, d].
+
+        Raises:
+            ValueError: a shape, a type or a device does not fit.
+        """
+        if vector.dim() != 2 or vector.shape[1] != self.config.dim:
+            raise ValueError(
+                f"vector: got shape {list(vector.shape)}, expected [users, {self.config.dim}], "
+                "the item vector of each user's event"
+            )
+        state.check(len(vector), self.init_state(0))
+        h_nd = self.input_norm(self.input_dropout(vector))
+        double = h_nd.dtype == torch.float64
+        turns_nR = turns_at(state.positions, self.config.head_width, double=double)
+        layers = []
+        for block, before in zip(self._hydra_blocks(), state.layers, strict=True):
+            h_nd, after = block.step(h_nd, turns_nR, before)
+            layers.append(after)
+        return HydraState.of_layers(layers, state.positions + 1), self.norm(h_nd)
+
+    def _hydra_blocks(self) -> list[HydraBlock]:
+        return [block for block in self.blocks if isinstance(block, HydraBlock)]

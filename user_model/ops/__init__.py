@@ -1,7 +1,9 @@
 """The scan, the convolution, RoPE and the loss: a reference of each, and the faster forms."""
 
 from user_model.ops.backends import BackendUnavailableError
+from user_model.ops.conv_scan import conv_scan
 from user_model.ops.convolution import causal_conv
+from user_model.ops.elementwise import gated_norm, rope_product, swiglu
 from user_model.ops.infonce import sampled_infonce
 from user_model.ops.packing import Plan, plan
 from user_model.ops.rotary import rope
@@ -11,8 +13,12 @@ __all__ = [
     "BackendUnavailableError",
     "Plan",
     "causal_conv",
+    "conv_scan",
+    "gated_norm",
     "hydra_scan",
     "plan",
     "rope",
+    "rope_product",
     "sampled_infonce",
+    "swiglu",
 ]

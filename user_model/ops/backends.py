@@ -1,43 +1,106 @@
-"""Which implementation of an op runs: named by the caller, never swapped in silence."""
+"""Which implementation of an op runs: named by the caller or chosen by device, never swapped."""
 
 import functools
+import importlib.util
 import logging
 from collections.abc import Sequence
 
+import torch
+
 logger = logging.getLogger(__name__)
 
-PLANNED = ("cpu", "triton", "mamba_ssm")
+KNOWN = ("reference", "torch", "cpu", "triton", "mamba_ssm")
+# Those that take tensors on a CPU without an interpreter.
+ON_CPU = ("reference", "torch", "cpu")
 
 
 class BackendUnavailableError(ValueError):
-    """A backend that is known by name, but not there in this version or on this machine."""
+    """A backend that is known by name, but not there on this machine, or not for what was asked."""
 
 
-def resolve(op: str, backend: str, available: Sequence[str]) -> str:
+def resolve(op: str, backend: str, available: Sequence[str], device: torch.device) -> str:
     """Turn the `backend` argument of an op into the name of the implementation that runs.
 
     Args:
         op: name of the public function, for messages.
-        backend: what the caller asked for; "auto" takes the last of `available`.
-        available: implementations of this op, slowest first.
+        backend: what the caller asked for. "auto" takes "triton" for tensors on a GPU and "cpu"
+            for those on a CPU where the op has them, and "torch" otherwise.
+        available: implementations of this op.
+        device: where the tensors are.
 
     Raises:
-        BackendUnavailableError: the backend is planned, but missing from this version.
+        BackendUnavailableError: the op has no such backend, or it does not run here.
         ValueError: no backend has this name.
     """
     if backend == "auto":
-        _announce(op, available[-1])
-        return available[-1]
-    if backend in available:
-        return backend
+        taken = _choose(available, device)
+        if not torch.compiler.is_compiling():
+            _announce(op, taken, device.type)
+        return taken
     exist = ", ".join(repr(name) for name in ("auto", *available))
-    if backend in PLANNED:
+    if backend not in KNOWN:
+        raise ValueError(f"{op}: got backend {backend!r}, expected one of {exist}")
+    if backend not in available:
         raise BackendUnavailableError(
-            f"{op}: backend {backend!r} is not available in this version; use one of {exist}"
+            f"{op}: backend {backend!r} is not available for it; use one of {exist}"
         )
-    raise ValueError(f"{op}: got backend {backend!r}, expected one of {exist}")
+    if backend == "cpu":
+        require_cpu(op, device)
+    return backend
+
+
+def require_cpu(op: str, device: torch.device) -> None:
+    """Raise BackendUnavailableError unless the compiled CPU kernels can run on `device`."""
+    if device.type != "cpu":
+        raise BackendUnavailableError(
+            f"{op}: backend 'cpu' got tensors on {device}, expected them on the CPU; "
+            "move them, or use 'auto'"
+        )
+    problem = cpu_problem()
+    if problem:
+        raise BackendUnavailableError(
+            f"{op}: backend 'cpu' cannot be compiled here ({problem}); use 'torch', or mend it"
+        )
+
+
+def _choose(available: Sequence[str], device: torch.device) -> str:
+    if device.type == "cuda" and "triton" in available and triton_found():
+        return "triton"
+    if device.type == "cpu" and "cpu" in available:
+        if not cpu_problem():
+            return "cpu"
+        if not torch.compiler.is_compiling():
+            _warn_without_cpu()
+    return "torch"
+
+
+@torch.compiler.assume_constant_result
+@functools.cache
+def triton_found() -> bool:
+    """Whether triton is installed."""
+    return importlib.util.find_spec("triton") is not None
+
+
+@torch.compiler.assume_constant_result
+@functools.cache
+def cpu_problem() -> str:
+    """Say what keeps the CPU kernels from being compiled; an empty string where nothing does."""
+    try:
+        from user_model.ops import convolution_cpu, elementwise_cpu, scan_cpu  # noqa: F401
+    except Exception as error:  # whatever numba finds missing: said once, and torch is as right
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 @functools.cache
-def _announce(op: str, backend: str) -> None:
-    logger.info("%s: backend 'auto' takes %r", op, backend)
+def _warn_without_cpu() -> None:
+    logger.warning(
+        "backend 'auto': the compiled CPU kernels are missing (%s); 'torch' runs instead, "
+        "several times slower",
+        cpu_problem(),
+    )
+
+
+@functools.cache
+def _announce(op: str, backend: str, device: str) -> None:
+    logger.info("%s: backend 'auto' takes %r on %s", op, backend, device)

@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from user_model.ops.backends import resolve
+from user_model.ops.backends import BackendUnavailableError, resolve
 from user_model.ops.convolution_torch import conv_torch
 from user_model.ops.packing import Plan, planned
 
-BACKENDS = ("reference", "torch")
+BACKENDS = ("reference", "torch", "cpu", "triton")
 Activation = Literal["silu"]
+CPU_TAPS = 4
 
 
 @overload
@@ -73,7 +74,8 @@ def causal_conv(
         return_final_state: also return the tails after each sequence.
         activation: "silu" or None.
         plan: `plan(cu_seqlens)`, made once a batch and shared by layers; None makes it.
-        backend: "reference" (token by token, the specification), "torch" or "auto".
+        backend: "reference" (token by token, the specification), "torch", "cpu" (compiled; up to
+            4 taps), "triton" or "auto": by device.
 
     x, weight, bias and tails share one floating-point type.
 
@@ -83,15 +85,69 @@ def causal_conv(
     Raises:
         ValueError: a shape, a type, the activation or the backend is not as described.
     """
-    took = resolve("causal_conv", backend, BACKENDS)
+    took = resolve("causal_conv", backend, BACKENDS, x.device)
     batch = planned(cu_seqlens, x.shape[0], plan)
     _check(x, weight, bias, initial_state, activation, batch)
     silu = activation == "silu"
     if took == "reference":
         y, tails = conv_reference(x, weight, bias, cu_seqlens, initial_state, silu=silu)
-    else:
+    elif took == "torch":
         y, tails = conv_torch(x, weight, bias, batch, initial_state, silu=silu)
+    elif took == "triton":
+        from user_model.ops.convolution_triton import conv_triton
+
+        y, tails = conv_triton(
+            x, weight, bias, batch, initial_state, silu=silu, return_final_state=return_final_state
+        )
+    else:
+        y = _on_cpu(x, weight, bias, cu_seqlens, initial_state, silu=silu)
+        if not return_final_state:
+            return y
+        tails = tails_after(x, cu_seqlens, initial_state, weight.shape[1] - 1)
     return (y, tails) if return_final_state else y
+
+
+def _on_cpu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cu_seqlens: Tensor,
+    tails: Tensor | None,
+    *,
+    silu: bool,
+) -> Tensor:
+    from user_model.ops.convolution_cpu import conv_cpu
+
+    if weight.shape[1] > CPU_TAPS:
+        raise BackendUnavailableError(
+            f"causal_conv: backend 'cpu' got {weight.shape[1]} taps, expected at most {CPU_TAPS}; "
+            "use backend 'torch'"
+        )
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    bias = None if bias is None else bias.to(dtype)
+    tails = None if tails is None else tails.to(dtype)
+    y = conv_cpu(x.to(dtype), weight.to(dtype), bias, cu_seqlens, tails, silu=silu)
+    return y.to(x.dtype)
+
+
+def tails_after(x: Tensor, cu_seqlens: Tensor, tails: Tensor | None, count: int) -> Tensor:
+    """Return the last `count` rows of each sequence, [S, K, count], oldest first.
+
+    Args:
+        x: [T, K].
+        cu_seqlens: int64 [S + 1].
+        tails: [S, K, count], what stood before each sequence; None is zeros.
+        count: V, the taps but one.
+    """
+    T, K = x.shape
+    S = cu_seqlens.shape[0] - 1
+    before = x.new_zeros(S * count, K) if tails is None else tails.mT.reshape(S * count, K)
+    begin, end = cu_seqlens[:-1, None], cu_seqlens[1:, None]
+    token = end - count + torch.arange(count, device=x.device)
+    # A token before the sequence is a row of its tail, which stands behind all tokens here.
+    first = T + count * torch.arange(S, device=x.device)[:, None]
+    row = torch.where(token >= begin, token, first + count + token - begin)
+    return torch.cat((x, before)).index_select(0, row.flatten()).view(S, count, K).mT
 
 
 def conv_reference(

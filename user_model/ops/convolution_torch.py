@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from user_model.ops.packing import Plan
 
@@ -43,53 +42,95 @@ def conv_torch(
     if tails_SKV is not None:
         rows_RK = rows_RK.index_copy(0, front_SV.flatten(), tails_SKV.mT.reshape(-1, K))
     bias = x_TK.new_zeros(K) if bias_K is None else bias_K
-    y_TK = _ShiftedConv.apply(rows_RK, weight_KW, bias, token_rows - (W - 1), silu)
+    y_TK, _ = _shifted(rows_RK, weight_KW, bias, token_rows - (W - 1), silu)
     tails = rows_RK.index_select(0, end_SV.flatten()).view(-1, W - 1, K).mT
     return y_TK, tails
 
 
-class _ShiftedConv(torch.autograd.Function):
-    """Convolve rows [R, K], keep the outputs of `outputs_T`: indices into R - W + 1 windows."""
+@torch.library.custom_op("hydrarec::conv_torch", mutates_args=())
+def _shifted(
+    rows_RK: Tensor, weight_KW: Tensor, bias_K: Tensor, outputs_T: Tensor, silu: bool
+) -> tuple[Tensor, Tensor]:
+    """Convolve rows; keep the windows `outputs_T` of R - W + 1.
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        rows_RK: Tensor,
-        weight_KW: Tensor,
-        bias_K: Tensor,
-        outputs_T: Tensor,
-        silu: bool,
-    ) -> Tensor:
-        W = weight_KW.shape[1]
-        windows = max(rows_RK.shape[0] - W + 1, 0)
-        taps_WK = weight_KW.t().contiguous()
-        sums = rows_RK.new_empty(windows, rows_RK.shape[1])
-        for begin, end in _blocks(windows, rows_RK):
-            block = sums[begin:end]
-            torch.addcmul(bias_K, rows_RK[begin:end], taps_WK[0], out=block)
-            for j in range(1, W):
-                block.addcmul_(rows_RK[begin + j : end + j], taps_WK[j])
-        before_TK = sums.index_select(0, outputs_T)
-        ctx.silu = silu
-        ctx.save_for_backward(rows_RK, taps_WK, outputs_T, before_TK if silu else None)
-        return F.silu(before_TK) if silu else before_TK
+    Returns:
+        The outputs [T, K] and, for the backward, the sums before SiLU (empty without SiLU).
+    """
+    W = weight_KW.shape[1]
+    windows = max(rows_RK.shape[0] - W + 1, 0)
+    taps_WK = weight_KW.t().contiguous()
+    sums = rows_RK.new_empty(windows, rows_RK.shape[1])
+    for begin, end in _blocks(windows, rows_RK):
+        block = sums[begin:end]
+        torch.addcmul(bias_K, rows_RK[begin:end], taps_WK[0], out=block)
+        for j in range(1, W):
+            block.addcmul_(rows_RK[begin + j : end + j], taps_WK[j])
+    before_TK = sums.index_select(0, outputs_T)
+    return (F.silu(before_TK), before_TK) if silu else (before_TK, rows_RK.new_empty(0))
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy_TK: Tensor) -> tuple[Tensor | None, ...]:
-        rows_RK, taps_WK, outputs_T, before_TK = ctx.saved_tensors
-        W, windows = taps_WK.shape[0], max(rows_RK.shape[0] - taps_WK.shape[0] + 1, 0)
-        if ctx.silu:
-            dy_TK = torch.ops.aten.silu_backward(dy_TK, before_TK)
-        dsums = dy_TK.new_zeros(windows, dy_TK.shape[1]).index_copy_(0, outputs_T, dy_TK)
-        drows_RK = torch.zeros_like(rows_RK)
-        dweight_WK = torch.zeros_like(taps_WK)
-        for begin, end in _blocks(windows, rows_RK):
-            block = dsums[begin:end]
-            for j in range(W):
-                drows_RK[begin + j : end + j].addcmul_(block, taps_WK[j])
-                dweight_WK[j] += (block * rows_RK[begin + j : end + j]).sum(0)
-        return drows_RK, dweight_WK.t(), dy_TK.sum(0), None, None
+
+@_shifted.register_fake
+def _(
+    rows_RK: Tensor, weight_KW: Tensor, bias_K: Tensor, outputs_T: Tensor, silu: bool
+) -> tuple[Tensor, Tensor]:
+    shape = (outputs_T.shape[0], rows_RK.shape[1])
+    return rows_RK.new_empty(shape), rows_RK.new_empty(shape if silu else (0,))
+
+
+@torch.library.custom_op("hydrarec::conv_torch_backward", mutates_args=())
+def _shifted_backward(
+    dy_TK: Tensor,
+    rows_RK: Tensor,
+    weight_KW: Tensor,
+    outputs_T: Tensor,
+    before_TK: Tensor,
+    silu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of rows, weight and bias."""
+    K, W = weight_KW.shape
+    windows, taps_WK = max(rows_RK.shape[0] - W + 1, 0), weight_KW.t().contiguous()
+    if silu:
+        dy_TK = torch.ops.aten.silu_backward(dy_TK, before_TK)
+    dsums = dy_TK.new_zeros(windows, K).index_copy_(0, outputs_T, dy_TK)
+    drows_RK = torch.zeros_like(rows_RK)
+    dweight_WK = torch.zeros_like(taps_WK)
+    for begin, end in _blocks(windows, rows_RK):
+        block = dsums[begin:end]
+        for j in range(W):
+            drows_RK[begin + j : end + j].addcmul_(block, taps_WK[j])
+            dweight_WK[j] += (block * rows_RK[begin + j : end + j]).sum(0)
+    return drows_RK, dweight_WK.t().contiguous(), dy_TK.sum(0)
+
+
+@_shifted_backward.register_fake
+def _(
+    dy_TK: Tensor,
+    rows_RK: Tensor,
+    weight_KW: Tensor,
+    outputs_T: Tensor,
+    before_TK: Tensor,
+    silu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.empty_like(rows_RK),
+        rows_RK.new_empty(weight_KW.shape),
+        rows_RK.new_empty(weight_KW.shape[0]),
+    )
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    rows_RK, weight_KW, _, outputs_T, ctx.silu = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(rows_RK, weight_KW, outputs_T, output[1])
+
+
+def _differentiate(ctx: Any, dy_TK: Tensor | None, _before: None) -> tuple[Any, ...]:
+    if dy_TK is None:  # only the tails were used
+        return None, None, None, None, None
+    return *_shifted_backward(dy_TK, *ctx.saved_tensors, ctx.silu), None, None
+
+
+_shifted.register_autograd(_differentiate, setup_context=_keep)
 
 
 def _blocks(windows: int, rows_RK: Tensor) -> list[tuple[int, int]]:

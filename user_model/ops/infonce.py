@@ -14,7 +14,7 @@ from torch import Tensor
 from user_model.ops.backends import resolve
 from user_model.ops.infonce_torch import infonce_torch
 
-BACKENDS = ("reference", "torch")
+BACKENDS = ("reference", "torch", "triton")
 
 
 def sampled_infonce(
@@ -43,9 +43,10 @@ def sampled_infonce(
         log_q: [V], log of the probability with which each item is sampled; None is no correction.
         temperature: above 0.
         tile: positions that share a row of negatives.
-        backend: "reference" (position by position, the specification), "torch" or "auto".
+        backend: "reference" (position by position, the specification), "torch", "triton", or
+            "auto": by device ("torch" on a CPU).
 
-    Below float32 all is computed in float32.
+    Below float32 logits and sums are float32.
 
     Returns:
         loss [T], float32 at least.
@@ -53,11 +54,15 @@ def sampled_infonce(
     Raises:
         ValueError: a shape, a type, a value or the backend is not as described.
     """
-    took = resolve("sampled_infonce", backend, BACKENDS)
+    took = resolve("sampled_infonce", backend, BACKENDS, query.device)
     _check(query, table, positive, negative, log_q, temperature, tile)
     dtype = torch.promote_types(query.dtype, torch.float32)
-    form = infonce_reference if took == "reference" else infonce_torch
     corrections = None if log_q is None else log_q.detach().to(dtype)
+    if took == "triton":
+        from user_model.ops.infonce_triton import infonce_triton
+
+        return infonce_triton(query, table, positive, negative, corrections, temperature, tile)
+    form = infonce_reference if took == "reference" else infonce_torch
     return form(
         query.to(dtype), table.to(dtype), positive, negative, corrections, temperature, tile
     )

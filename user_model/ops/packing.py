@@ -15,12 +15,13 @@ Shapes: T tokens, S sequences, G chunks, Q tokens a chunk.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-CHUNKS = (1, 2, 4, 8, 16, 32)
+LONGEST_CHUNK = 32
 # The cost of a choice, in entries of the Q x Q matrices (a fit to CPU timings at N = P = 32): a
 # slot is a row of Q and its gathers; a chunk carries a state once any sequence has two chunks.
 SLOT_COST = 16
@@ -29,32 +30,32 @@ STATE_COST = 512
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Index lists of one packed batch; made by `plan`, all on one device.
+    """Index lists of one packed batch; made by `plan`, all but `step_counts` on one device.
+
+    Whatever is a size of a tensor is read from it: where torch.compile traces a Plan, sizes are
+    symbols, so that a batch of other lengths needs no other graph.
 
     Attributes:
         cu_seqlens: int64 [S+1].
-        n_tokens: T.
-        n_sequences: S, empty ones included.
-        max_length: tokens of the longest sequence.
         segments: int64 [T], the sequence of each token.
         positions: int64 [T], 0 at the first token of each sequence.
+        max_length: tokens of the longest sequence.
         chunk: Q.
-        step_sizes: how many sequences have a first, second, ... chunk; sums to G.
+        step_counts: int64 on the CPU, how many sequences have a first, second, ... chunk; sums
+            to G.
         slot_tokens: int64 [G*Q], the token in each slot; padding repeats the sequence's last token.
         padding: bool [G, Q], True where the slot is padding; None if no slot is.
         token_slots: int64 [T], the slot of each token.
-        order: int64 [step_sizes[0]], the non-empty sequences, most chunks first.
-        last_chunks: int64 [step_sizes[0]], the last chunk of each sequence of `order`.
+        order: int64 [F], the non-empty sequences, most chunks first.
+        last_chunks: int64 [F], the last chunk of each sequence of `order`.
     """
 
     cu_seqlens: Tensor
-    n_tokens: int
-    n_sequences: int
-    max_length: int
     segments: Tensor
     positions: Tensor
+    max_length: int
     chunk: int
-    step_sizes: tuple[int, ...]
+    step_counts: Tensor
     slot_tokens: Tensor
     padding: Tensor | None
     token_slots: Tensor
@@ -62,14 +63,85 @@ class Plan:
     last_chunks: Tensor
 
     @property
+    def n_tokens(self) -> int:
+        """T."""
+        return self.segments.shape[0]
+
+    @property
+    def n_sequences(self) -> int:
+        """S, empty ones included."""
+        return self.cu_seqlens.shape[0] - 1
+
+    @property
     def n_chunks(self) -> int:
         """G."""
-        return sum(self.step_sizes)
+        return self.slot_tokens.shape[0] // self.chunk
 
     @property
     def n_first(self) -> int:
-        """How many chunks are the first of their sequence; they are chunks 0 .. n_first-1."""
-        return self.step_sizes[0] if self.step_sizes else 0
+        """F, how many chunks are the first of their sequence; they are chunks 0 .. F-1."""
+        return self.order.shape[0]
+
+    @property
+    def n_steps(self) -> int:
+        """Chunks of the longest sequence."""
+        return self.step_counts.shape[0]
+
+    @property
+    def step_sizes(self) -> tuple[int, ...]:
+        """`step_counts` as Python integers; not for code that torch.compile traces."""
+        return tuple(self.step_counts.tolist())
+
+    def padding_share(self, backend: str) -> float:
+        """Return the share of the slots that the backend's scan computes and that hold no token.
+
+        Args:
+            backend: "reference" and "cpu" walk the tokens alone: 0; "torch" fills up the last chunk
+                of each sequence.
+
+        Raises:
+            ValueError: the backend's slots are not known here.
+        """
+        if backend in ("reference", "cpu"):
+            return 0.0
+        if backend == "torch":
+            return 1.0 - self.n_tokens / max(self.slot_tokens.shape[0], 1) if self.n_tokens else 0.0
+        raise ValueError(
+            f"padding_share: got backend {backend!r}, expected 'reference', 'cpu' or 'torch'"
+        )
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors, in a fixed order, as custom ops take them; no padding is bool [0]."""
+        padding = self.padding
+        if padding is None:
+            padding = torch.empty(0, dtype=torch.bool, device=self.segments.device)
+        return [
+            self.cu_seqlens, self.segments, self.positions, self.step_counts, self.slot_tokens,
+            padding, self.token_slots, self.order, self.last_chunks,
+        ]  # fmt: skip
+
+    def integers(self) -> list[int]:
+        """Return the numbers that no tensor's size tells, as custom ops take them."""
+        return [self.max_length, self.chunk]
+
+    @staticmethod
+    def of(tensors: Sequence[Tensor], integers: Sequence[int]) -> Plan:
+        """Return the plan again whose `tensors()` and `integers()` these are."""
+        cu, segments, positions, step_counts, slots, padding, token_slots, order, last = tensors
+        max_length, chunk = integers
+        return Plan(
+            cu_seqlens=cu,
+            segments=segments,
+            positions=positions,
+            max_length=max_length,
+            chunk=chunk,
+            step_counts=step_counts,
+            slot_tokens=slots,
+            padding=padding if padding.shape[0] else None,
+            token_slots=token_slots,
+            order=order,
+            last_chunks=last,
+        )
 
     def check(self, cu_seqlens: Tensor, n_tokens: int) -> None:
         """Raise ValueError unless this plan was made for this batch."""
@@ -132,13 +204,11 @@ def plan(cu_seqlens: Tensor, *, chunk: int | None = None) -> Plan:
     padding = slots >= ends
     return Plan(
         cu_seqlens=cu_seqlens,
-        n_tokens=n_tokens,
-        n_sequences=n_sequences,
-        max_length=int(lengths.max()) if n_sequences else 0,
         segments=segments.to(device),
         positions=positions.to(device),
+        max_length=int(lengths.max()) if n_sequences else 0,
         chunk=size,
-        step_sizes=tuple(sizes.tolist()),
+        step_counts=sizes.clone(),  # a tensor of its own: torch.compile follows views to their base
         slot_tokens=torch.minimum(slots, ends - 1).flatten().to(device),
         padding=padding.to(device) if bool(padding.any()) else None,
         token_slots=((starts[positions // size] + rank[segments]) * size + positions % size).to(
@@ -168,11 +238,11 @@ def planned(cu_seqlens: Tensor, n_tokens: int, given: Plan | None) -> Plan:
 
 def _cheapest_chunk(lengths: Tensor) -> int:
     if not lengths.numel():
-        return CHUNKS[-1]
+        return LONGEST_CHUNK
     longest = int(lengths.max())
 
     def cost(size: int) -> int:
         n_chunks = int(((lengths + size - 1) // size).sum())
         return n_chunks * (size * (size + SLOT_COST) + (STATE_COST if longest > size else 0))
 
-    return min(CHUNKS, key=cost)
+    return min(range(1, LONGEST_CHUNK + 1), key=cost)

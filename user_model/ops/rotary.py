@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,9 +47,16 @@ def rope(
         )
     batch = planned(cu_seqlens, x.shape[0], plan)
     check_offset(position_offset, batch)
+    return rope_planned(x, batch, position_offset)
+
+
+def rope_planned(x: Tensor, batch: Plan, position_offset: Tensor | None) -> Tensor:
+    """Do what `rope` does, unchecked."""
+    at_T, longest = batch.positions, batch.max_length
+    if position_offset is not None:
+        at_T, longest = at_T + position_offset[batch.segments], 0
     dtype = torch.promote_types(x.dtype, torch.float32)
-    turns = turns_of(batch, position_offset, x.shape[-1], dtype)
-    return rotate(x.to(dtype), turns).to(x.dtype)
+    return _rope(x.to(dtype), at_T, longest, False).to(x.dtype)
 
 
 def check_offset(position_offset: Tensor | None, batch: Plan) -> None:
@@ -62,13 +70,50 @@ def check_offset(position_offset: Tensor | None, batch: Plan) -> None:
         )
 
 
-def turns_of(batch: Plan, position_offset: Tensor | None, width: int, dtype: torch.dtype) -> Tensor:
-    """Return the rotation of each token as unit complex numbers [T, R]."""
-    if position_offset is not None:
-        return _turns(batch.positions + position_offset[batch.segments], width, dtype)
-    # A power of two, so that few tables are kept.
-    length = max(_SHORTEST_TABLE, 1 << (batch.max_length - 1).bit_length())
-    return _table(length, width, dtype, batch.positions.device)[batch.positions]
+@torch.library.custom_op("hydrarec::rope", mutates_args=())
+def _rope(x: Tensor, at_T: Tensor, longest: int, back: bool) -> Tensor:
+    """Turn x [T, ..., P] to the positions `at_T`, or back.
+
+    Positions below `longest` are looked up in a table that is kept; 0 computes them, whatever
+    they are.
+    """
+    if longest:
+        # A power of two, so that few tables are kept.
+        length = max(_SHORTEST_TABLE, 1 << (longest - 1).bit_length())
+        turns_TR = _table(length, x.shape[-1], x.dtype, x.device)[at_T]
+    else:
+        turns_TR = _turns(at_T, x.shape[-1], x.dtype)
+    return rotate(x, turns_TR.conj() if back else turns_TR)
+
+
+@_rope.register_fake
+def _(x: Tensor, at_T: Tensor, longest: int, back: bool) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, at_T, ctx.longest, ctx.back = inputs
+    ctx.save_for_backward(at_T)
+
+
+def _differentiate(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+    # A rotation's transpose is the rotation back.
+    return _rope(dy, *ctx.saved_tensors, ctx.longest, not ctx.back), None, None, None
+
+
+_rope.register_autograd(_differentiate, setup_context=_keep)
+
+
+def turns_at(at_T: Tensor, width: int, *, double: bool) -> Tensor:
+    """Return the rotation at each position, int64 [T], as unit complex numbers [T, R].
+
+    They are complex64, or complex128 if `double`.
+    """
+    # Angles in float64: at position 10^5 float32 angles are off by 10^-2.
+    pairs_R = torch.arange(width // 2, dtype=torch.float64, device=at_T.device)
+    angles_TR = at_T.double()[:, None] * BASE ** (-2.0 * pairs_R / width)
+    turns_TR = torch.polar(torch.ones_like(angles_TR), angles_TR)
+    return turns_TR if double else turns_TR.to(torch.complex64)
 
 
 def rotate(x: Tensor, turns_TR: Tensor) -> Tensor:
@@ -76,7 +121,8 @@ def rotate(x: Tensor, turns_TR: Tensor) -> Tensor:
     pairs = x.unflatten(-1, (-1, 2))
     aligned = x.storage_offset() % 2 == 0 and all(stride % 2 == 0 for stride in pairs.stride()[:-1])
     if not aligned or pairs.stride(-1) != 1:
-        pairs = pairs.contiguous()
+        # Not .contiguous(): that would return a contiguous tensor at an odd offset as it is.
+        pairs = pairs.clone(memory_format=torch.contiguous_format)
     turns = turns_TR.view(-1, *[1] * (x.dim() - 2), turns_TR.shape[-1])
     return torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(-2)
 
@@ -97,12 +143,8 @@ def rope_reference(x: Tensor, cu_seqlens: Tensor, position_offset: Tensor | None
     return torch.stack(rows) if rows else x.clone()
 
 
-def _turns(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    # Angles in float64: at position 10^5 float32 angles are off by 10^-2.
-    pairs = torch.arange(width // 2, dtype=torch.float64, device=positions.device)
-    angles = positions.double()[:, None] * BASE ** (-2.0 * pairs / width)
-    complex_dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
-    return torch.polar(torch.ones_like(angles), angles).to(complex_dtype)
+def _turns(at_T: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    return turns_at(at_T, width, double=dtype == torch.float64)
 
 
 @functools.lru_cache(maxsize=16)

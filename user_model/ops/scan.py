@@ -8,7 +8,7 @@ Shapes: T packed tokens, S sequences, H heads, P head width, N state.
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Literal, NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from user_model.ops.backends import resolve
 from user_model.ops.packing import Plan, planned
-from user_model.ops.rotary import check_offset, rope_reference, rotate, turns_of
+from user_model.ops.rotary import check_offset, rope_planned, rope_reference
 from user_model.ops.scan_reference import scan_reference
 from user_model.ops.scan_torch import scan_torch
 
-BACKENDS = ("reference", "torch")
+BACKENDS = ("reference", "torch", "cpu", "triton", "mamba_ssm")
 # Above it softplus(v) is v to the last bit of float64; torch's own default, 20, is off by 2e-9.
 _SOFTPLUS_LINEAR_ABOVE = 40.0
 
@@ -97,7 +97,8 @@ def hydra_scan(
         position_offset: int64 [S], tokens of each sequence that came before (streaming); None is 0.
         return_final_state: also return the state after each sequence's last token.
         plan: `plan(cu_seqlens)`, made once a batch and shared by layers; None makes it.
-        backend: "reference" (a loop, the specification), "torch" (chunks) or "auto".
+        backend: "reference" (a loop, the specification), "torch" (chunks), "cpu" (the compiled
+            recurrence), "triton", "mamba_ssm" (the peer's kernels), or "auto": by device.
 
     x, B, C and z share one floating-point type; below float32 all is computed in float32.
 
@@ -108,33 +109,113 @@ def hydra_scan(
     Raises:
         ValueError: a shape, a type or a backend is not as described.
     """
-    took = resolve("hydra_scan", backend, BACKENDS)
+    took = resolve("hydra_scan", backend, BACKENDS, x.device)
     batch = planned(cu_seqlens, x.shape[0], plan)
-    _check(x, dt, A, B, C, D, z, dt_bias, initial_state, batch)
-    check_offset(position_offset, batch)
-
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    step = F.softplus(
-        dt.to(dtype) if dt_bias is None else dt.to(dtype) + dt_bias.to(dtype),
-        threshold=_SOFTPLUS_LINEAR_ABOVE,
-    )
-    initial = None if initial_state is None else initial_state.to(dtype)
-    stream = (x.to(dtype), step, A.to(dtype), B.to(dtype), C.to(dtype), D.to(dtype))
-    final: Tensor | None
-    if took == "reference":
-        y, final = scan_reference(*stream, cu_seqlens, initial)
-        if z is not None:
-            y = y * rope_reference(z.to(dtype), cu_seqlens, position_offset)
-    else:
-        y, final = scan_torch(*stream, batch, initial, return_final_state=return_final_state)
-        if z is not None:
-            turns = turns_of(batch, position_offset, z.shape[-1], dtype)
-            y = y * rotate(z.to(dtype), turns)
-    y = y.to(x.dtype)
+    given = Inputs(x, dt, A, B, C, D, z, dt_bias, initial_state, position_offset)
+    y, final = run(given, batch, return_final_state, took)
     if not return_final_state:
         return y
     assert final is not None
     return y, final
+
+
+class Inputs(NamedTuple):
+    """The tensors of a call, as its caller gave them."""
+
+    x: Tensor
+    dt: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor
+    z: Tensor | None
+    dt_bias: Tensor | None
+    initial_state: Tensor | None
+    position_offset: Tensor | None
+
+    def stream(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return x, step, A, B, C, D in the type of the computation."""
+        dtype = torch.promote_types(self.x.dtype, torch.float32)
+        dt = self.dt.to(dtype)
+        step = F.softplus(
+            dt if self.dt_bias is None else dt + self.dt_bias.to(dtype),
+            threshold=_SOFTPLUS_LINEAR_ABOVE,
+        )
+        x, A, B, C, D = (value.to(dtype) for value in (self.x, self.A, self.B, self.C, self.D))
+        return x, step, A, B, C, D
+
+
+def run(
+    given: Inputs, batch: Plan, return_final_state: bool, backend: str
+) -> tuple[Tensor, Tensor | None]:
+    """Do as `hydra_scan`, with a plan that was checked and a backend that was resolved.
+
+    Raises:
+        ValueError: a shape or a type is not as described there.
+    """
+    _check(*given[:9], batch)
+    check_offset(given.position_offset, batch)
+    return _RUN[backend](given, batch, return_final_state)
+
+
+def _run_reference(given: Inputs, batch: Plan, want_final: bool) -> tuple[Tensor, Tensor | None]:
+    stream = given.stream()
+    initial = None if given.initial_state is None else given.initial_state.to(stream[0].dtype)
+    y, final = scan_reference(*stream, batch.cu_seqlens, initial)
+    if given.z is not None:
+        z = given.z.to(y.dtype)
+        y = y * rope_reference(z, batch.cu_seqlens, given.position_offset)
+    return y.to(given.x.dtype), final
+
+
+def _run_torch(given: Inputs, batch: Plan, want_final: bool) -> tuple[Tensor, Tensor | None]:
+    stream = given.stream()
+    initial = None if given.initial_state is None else given.initial_state.to(stream[0].dtype)
+    y, final = scan_torch(*stream, batch, initial, return_final_state=want_final)
+    if given.z is not None:
+        y = y * rope_planned(given.z.to(y.dtype), batch, given.position_offset)
+    return y.to(given.x.dtype), final
+
+
+def _run_cpu(given: Inputs, batch: Plan, want_final: bool) -> tuple[Tensor, Tensor | None]:
+    from user_model.ops.scan_cpu import scan_cpu
+
+    dtype = torch.promote_types(given.x.dtype, torch.float32)
+    z = None if given.z is None else given.z.to(dtype)
+    x, B, C = (value.to(dtype) for value in (given.x, given.B, given.C))
+    y, final = scan_cpu(
+        x, given.dt, given.A, B, C, given.D, z, batch.cu_seqlens,
+        dt_bias_H=given.dt_bias, initial_SHNP=given.initial_state,
+        position_offset_S=given.position_offset, return_final_state=want_final,
+    )  # fmt: skip
+    return y.to(given.x.dtype), final
+
+
+def _run_triton(given: Inputs, batch: Plan, want_final: bool) -> tuple[Tensor, Tensor | None]:
+    from user_model.ops.scan_triton import scan_triton
+
+    return scan_triton(
+        *given[:7], batch, dt_bias_H=given.dt_bias, initial_SHNP=given.initial_state,
+        position_offset_S=given.position_offset, return_final_state=want_final,
+    )  # fmt: skip
+
+
+def _run_mamba_ssm(given: Inputs, batch: Plan, want_final: bool) -> tuple[Tensor, Tensor | None]:
+    from user_model.ops.scan_mamba_ssm import scan_mamba_ssm
+
+    return scan_mamba_ssm(
+        *given[:7], batch, dt_bias_H=given.dt_bias, initial_SHNP=given.initial_state,
+        position_offset_S=given.position_offset, return_final_state=want_final,
+    )  # fmt: skip
+
+
+_RUN = {
+    "reference": _run_reference,
+    "torch": _run_torch,
+    "cpu": _run_cpu,
+    "triton": _run_triton,
+    "mamba_ssm": _run_mamba_ssm,
+}
 
 
 def _check(

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from user_model.ops import BackendUnavailableError, causal_conv, convolution_torch
-from user_model.ops.convolution import BACKENDS
+from user_model.ops.backends import ON_CPU
 
-FAST = [name for name in BACKENDS if name != "reference"]
+FAST = ON_CPU[1:]
 LENGTHS = {
     "ragged": [1, 2, 3, 4, 5, 0, 31, 130],
     "ones": [1] * 20,
@@ -73,7 +73,7 @@ def connected(op):
     return touched
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_one_sequence_is_conv1d(backend, compare):
     inputs = make([50])
     x, weight, tails = inputs["x"], inputs["weight"], inputs["initial_state"]
@@ -129,5 +129,5 @@ def test_wrong_shape_or_type_names_the_argument(name, wrong, bounds):
 def test_wrong_activation_and_backend(bounds):
     with pytest.raises(ValueError, match="activation: got 'relu'"):
         conv(bounds([3]), "torch", activation="relu")(**make([3]))
-    with pytest.raises(BackendUnavailableError, match="'triton' is not available"):
+    with pytest.raises(BackendUnavailableError, match="triton"):
         conv(bounds([3]), "triton")(**make([3]))

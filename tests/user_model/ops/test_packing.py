@@ -1,11 +1,13 @@
 """The index lists of a packed batch, compared literally on examples small enough to read."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from user_model.ops import plan
+from user_model.ops import Plan, plan
 
 
 def test_small_example_literally():
@@ -46,7 +48,8 @@ def test_every_token_has_its_slot_and_chunks_keep_to_one_sequence(lengths, chunk
 
 
 @pytest.mark.parametrize(
-    ("length", "chunk"), [(1, 1), (3, 4), (8, 8), (12, 16), (20, 32), (50, 16), (1000, 16)]
+    ("length", "chunk"),
+    [(1, 1), (3, 3), (8, 8), (12, 12), (20, 20), (50, 25), (1000, 25), (37, 19)],
 )
 def test_chunk_fits_the_lengths(length, chunk):
     assert plan(torch.arange(0, 4001, length)).chunk == chunk
@@ -71,3 +74,27 @@ def test_wrong_bounds_are_named(wrong):
 def test_wrong_chunk_is_named():
     with pytest.raises(ValueError, match="chunk: got 0"):
         plan(torch.tensor([0, 2]), chunk=0)
+
+
+def test_tensors_and_integers_say_everything(bounds):
+    for lengths in ([3, 0, 9, 1], [4, 4], []):
+        made = plan(bounds(lengths), chunk=4)
+        again = Plan.of(made.tensors(), made.integers())
+        for field in fields(Plan):
+            got, want = getattr(again, field.name), getattr(made, field.name)
+            same = torch.equal(got, want) if isinstance(want, torch.Tensor) else got == want
+            assert same, field.name
+
+
+def test_share_of_padding():
+    made = plan(torch.tensor([0, 3, 8]), chunk=4)  # 12 slots hold 8 tokens
+    assert made.padding_share("torch") == pytest.approx(1 / 3)
+    assert made.padding_share("cpu") == made.padding_share("reference") == 0.0
+    assert plan(torch.tensor([0, 0])).padding_share("torch") == 0.0
+    with pytest.raises(ValueError, match="padding_share: got backend 'abacus'"):
+        made.padding_share("abacus")
+
+
+@pytest.mark.parametrize("length", [10, 20, 50, 100, 200, 1000])
+def test_equal_lengths_leave_next_to_no_padding(length):
+    assert plan(torch.arange(0, 4001, length)).padding_share("torch") < 0.03

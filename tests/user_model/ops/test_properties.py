@@ -6,15 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from user_model.ops import causal_conv, hydra_scan, rope
-from user_model.ops.convolution import BACKENDS as CONV_BACKENDS
-from user_model.ops.scan import BACKENDS as SCAN_BACKENDS
+from user_model.ops.backends import ON_CPU
 
 H, P, N, K = 2, 4, 3, 5
 PER_TOKEN = ("x", "dt", "B", "C", "z", "channels")
-BACKENDS = [name for name in dict.fromkeys((*SCAN_BACKENDS, *CONV_BACKENDS)) if name != "reference"]
 LENGTHS = st.lists(st.integers(0, 40), min_size=1, max_size=6)
 SEEDS = st.integers(0, 2**16)
-backends = pytest.mark.parametrize("backend", BACKENDS)
+backends = pytest.mark.parametrize("backend", ON_CPU[1:])
 
 
 def make(n_tokens, n_sequences, seed):

@@ -2,15 +2,17 @@
 
 import logging
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from user_model.ops import BackendUnavailableError, hydra_scan, plan, rope
-from user_model.ops.scan import BACKENDS
+from user_model.ops.backends import ON_CPU
 
-FAST = [name for name in BACKENDS if name != "reference"]
+FAST = ON_CPU[1:]
 Q = 16
 LENGTHS = {
     "ragged": [1, 2, 3, Q - 1, Q, Q + 1, 2 * Q, 2 * Q + 1, 130],
@@ -176,7 +178,7 @@ def test_chunk_size_does_not_matter(chunk, bounds, compare, run_with_gradients):
     compare(run_with_gradients(form, inputs, OUTPUTS), expected, 1e-12)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_no_tokens(backend):
     for lengths in ([], [0, 0]):
         cu_seqlens, inputs = torch.tensor([0, *lengths]), make(lengths)
@@ -205,7 +207,7 @@ def test_views_are_as_good_as_copies(backend, bounds, compare, run_with_gradient
     compare(run_with_gradients(on_views, inputs, OUTPUTS), expected, 1e-14)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_low_precision_is_computed_in_float32(backend, bounds, compare):
     lengths = [5, 1, 37]
     cu_seqlens, inputs = bounds(lengths), make(lengths)
@@ -230,12 +232,45 @@ def test_one_token_by_hand():
     assert torch.allclose(y, z * x * (step * 8 + 10), rtol=1e-15)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "triton", "mamba_ssm"])
-def test_missing_backend_is_said(backend, bounds):
-    if backend in BACKENDS:
-        pytest.skip(f"{backend} exists here")
-    with pytest.raises(BackendUnavailableError, match=f"{backend}.*not available.*'torch'"):
+@pytest.mark.parametrize("backend", ["triton", "mamba_ssm"])
+def test_a_backend_that_needs_a_gpu_says_so_on_a_cpu(backend, bounds):
+    with pytest.raises(BackendUnavailableError, match=backend):
         scan(bounds([3]), backend)(**make([3]))
+
+
+def test_cpu_refuses_tensors_elsewhere():
+    from user_model.ops.backends import resolve
+
+    with pytest.raises(BackendUnavailableError, match=r"'cpu' got tensors on meta.*'auto'"):
+        resolve("hydra_scan", "cpu", ["reference", "cpu"], torch.device("meta"))
+
+
+def test_where_the_kernels_cannot_be_compiled_torch_runs_and_one_warning_says_so():
+    """In a process of its own, with a numba that cannot be imported."""
+    program = """
+import logging, sys
+logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stdout)
+sys.modules["numba"] = None
+import torch
+from user_model import Hydra, HydraConfig
+from user_model.ops import BackendUnavailableError, backends
+vectors, cu_seqlens = torch.randn(5, 16), torch.tensor([0, 2, 5])
+users = Hydra(HydraConfig(dim=16))(vectors, cu_seqlens)
+assert users.shape == (5, 16) and bool(users.isfinite().all())
+try:
+    Hydra(HydraConfig(dim=16, backend="cpu"))(vectors, cu_seqlens)
+except BackendUnavailableError as error:
+    print("raised", error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert [line for line in lines if line.startswith("WARNING")] == [lines[0]]
+    assert "the compiled CPU kernels are missing" in lines[0]
+    assert "raised" in lines[-1]
+    assert "'cpu' cannot be compiled here" in lines[-1]
 
 
 def test_unknown_backend_lists_those_there_are(bounds):
@@ -250,7 +285,9 @@ def test_auto_says_what_it_took_once(bounds, caplog):
     caplog.set_level(logging.INFO, logger="user_model.ops.backends")
     for _ in range(3):
         scan(bounds([3]), "auto")(**make([3]))
-    assert [r.getMessage() for r in caplog.records] == ["hydra_scan: backend 'auto' takes 'torch'"]
+    assert [r.getMessage() for r in caplog.records] == [
+        "hydra_scan: backend 'auto' takes 'cpu' on cpu"
+    ]
 
 
 @pytest.mark.parametrize(

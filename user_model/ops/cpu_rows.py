@@ -1,0 +1,69 @@
+"""Rows of packed tensors for the CPU kernels: where they lie, and how they are copied.
+
+Shapes: T tokens, H heads, K elements of a row.
+"""
+
+# The types of compiled functions are inferred by numba from what they are called with.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+
+from typing import NamedTuple
+
+from numba import njit
+
+from user_model.ops.lanes import lanes, load, prefetch, read, splat, store, write
+
+# Tokens that a kernel takes at a time: their rows fit into a core's first cache.
+BLOCK = 32
+# Loops over wide vectors may pass the end of a buffer by less than this many elements.
+SLACK = 64
+
+
+class Rows(NamedTuple):
+    """A tensor [T, H, K] with unit last stride: element base[token * t + head * h + k].
+
+    `base` is an address, 0 where the tensor is absent; `token` and `head` count elements.
+    """
+
+    base: int
+    token: int
+    head: int
+
+
+@njit
+def copy_row(zero, target, into, source, begin, width):
+    """Copy `width` elements: whole vectors, then what is left."""
+    whole = width - width % lanes(zero)
+    for k in range(0, whole, lanes(zero)):
+        store(target, into + k, load(zero, source, begin + k))
+    for k in range(whole, width):
+        write(target, into + k, read(zero, source, begin + k))
+
+
+@njit
+def copy_rows(zero, target, at, stride, source, first, head, tokens, width, ahead=BLOCK):
+    """Copy rows of one head into rows `stride` apart; ask for those `ahead` tokens later."""
+    begin = first * source.token + head * source.head
+    for t in range(tokens):
+        row = begin + t * source.token
+        for k in range(0, width, lanes(zero)):
+            prefetch(zero, source.base, row + ahead * source.token + k, False)
+        copy_row(zero, target, at + t * stride, source.base, row, width)
+
+
+@njit
+def store_rows(zero, target, first, head, source, at, stride, tokens, width, ahead=BLOCK):
+    """Copy rows `stride` apart to rows of one head; ask for those `ahead` tokens later."""
+    begin = first * target.token + head * target.head
+    for t in range(tokens):
+        row = begin + t * target.token
+        for k in range(0, width, lanes(zero)):
+            prefetch(zero, target.base, row + ahead * target.token + k, True)
+        copy_row(zero, target.base, row, source, at + t * stride, width)
+
+
+@njit
+def clear(zero, base, size):
+    """Set `size` elements, rounded up to whole vectors, to 0."""
+    zeros = splat(zero, zero)
+    for k in range(0, size, lanes(zero)):
+        store(base, k, zeros)

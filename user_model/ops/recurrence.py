@@ -1,0 +1,156 @@
+"""The rank-one recurrence, with a tile of the state in registers: all arithmetic of the CPU scan.
+
+Shapes: R rows and L lanes of a state.
+"""
+
+# The types of compiled functions are inferred by numba from what they are called with.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+
+from typing import Any
+
+from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
+from numba import njit, types
+from numba.extending import intrinsic
+
+from user_model.ops.lanes import CONTRACT, Vector, _splat
+from user_model.ops.lanes import lanes as lanes_of
+
+# Rows of the state that a tile keeps in registers, a vector each: with 16 registers of 32 bytes
+# (AVX2) 4 rows leave room for the operands, with 32 of 64 bytes (AVX-512) 8 do.
+TILE_ROWS = 8 if get_host_cpu_features().get("avx512f", False) else 4
+
+
+class _Emitter:
+    """Emits a tile: a loop over tokens with the tile's rows as its variables."""
+
+    def __init__(self, builder: Any, kind: Vector) -> None:
+        self.builder, self.kind = builder, kind
+        self.element_bytes = kind.element.bitwidth // 8
+
+    def place(self, pointer: Any) -> Any:
+        return self.builder.bitcast(pointer, self.kind.of().as_pointer())
+
+    def load(self, pointer: Any) -> Any:
+        return self.builder.load(self.place(pointer), align=self.element_bytes)
+
+    def store(self, value: Any, pointer: Any) -> None:
+        self.builder.store(value, self.place(pointer), align=self.element_bytes)
+
+    def splat(self, scalar: Any) -> Any:
+        return _splat(self.builder, self.kind, scalar)
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        product = self.builder.fmul(a, b, flags=CONTRACT)
+        return self.builder.fadd(product, c, flags=CONTRACT)
+
+    def offset(self, pointer: Any, count: Any, step: Any) -> Any:
+        return self.builder.gep(pointer, [self.builder.mul(count, step)])
+
+    def tile(self, steps: Any, scale: Any, arrays: list[tuple[Any, Any]], read_first: bool) -> None:
+        """Emit the loop; `arrays` are (pointer, stride) of state, rows, lanes, read, out."""
+        builder, integer = self.builder, steps.type
+        numbers = [ir.Constant(integer, j) for j in range(TILE_ROWS)]
+        (state, pitch), *moving = arrays
+        places = [self.offset(state, number, pitch) for number in numbers]
+        scales = self.splat(scale)
+        initial = [builder.fmul(self.load(place), scales) for place in places]
+
+        before = builder.block
+        loop, after = builder.append_basic_block("tokens"), builder.append_basic_block("done")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        token = builder.phi(integer)
+        token.add_incoming(numbers[0], before)
+        held = [builder.phi(self.kind.of()) for _ in numbers]
+        for phi, value in zip(held, initial, strict=True):
+            phi.add_incoming(value, before)
+        rows, lanes, read, out = (self.offset(start, token, stride) for start, stride in moving)
+        lane, sums, updated = self.load(lanes), self.load(out), []
+        for number, old in zip(numbers, held, strict=True):
+            weight = self.splat(builder.load(builder.gep(rows, [number])))
+            coefficient = self.splat(builder.load(builder.gep(read, [number])))
+            new = self.multiply_add(weight, lane, old)
+            sums = self.multiply_add(coefficient, old if read_first else new, sums)
+            updated.append(new)
+        self.store(sums, out)
+        following = builder.add(token, ir.Constant(integer, 1))
+        token.add_incoming(following, loop)
+        for phi, value in zip(held, updated, strict=True):
+            phi.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, steps), loop, after)
+
+        builder.position_at_end(after)
+        for place, value in zip(places, updated, strict=True):
+            self.store(value, place)
+
+
+def _tile(read_first: bool) -> Any:
+    """Make the tile that reads the state before (True) or after (False) a token enters it."""
+
+    @intrinsic
+    def tile(
+        typing_context, steps, scale, state, state_at, pitch, rows, rows_at, rows_stride,
+        lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
+    ):  # fmt: skip
+        given = (
+            steps, scale, state, state_at, pitch, rows, rows_at, rows_stride, lanes, lanes_at,
+            lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
+        )  # fmt: skip
+
+        def emit(context, builder, signature, arguments):
+            kind, arrays = Vector(scale), []
+            for first in range(2, len(arguments), 3):
+                base, at, stride = arguments[first : first + 3]
+                start = builder.inttoptr(base, kind.of().element.as_pointer())
+                arrays.append((builder.gep(start, [at]), stride))
+            emitter = _Emitter(builder, kind)
+            emitter.tile(arguments[0], arguments[1], arrays, read_first)
+            return context.get_dummy_value()
+
+        return types.void(*given), emit
+
+    return tile
+
+
+_read_then_update = _tile(read_first=True)
+_update_then_read = _tile(read_first=False)
+
+
+@njit
+def update_then_read(
+    steps, scale, state, height, width, rows, rows_at, rows_stride,
+    lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
+):  # fmt: skip
+    """Run state += rows_t (x) lanes_t, then out_t += read_t^T state, token by token.
+
+    Args:
+        steps: number of tokens, at least 1.
+        scale: the state is multiplied by it first; its type is that of all elements.
+        state: address of [height, width], in place; both are multiples of PADDING.
+        rows: address; height elements a token, from element `rows_at` on, `rows_stride` apart
+            (negative: backward).
+        lanes, read, out: the same with width, height and width elements a token.
+    """
+    for lane in range(0, width, lanes_of(scale)):
+        for row in range(0, height, TILE_ROWS):
+            _update_then_read(
+                steps, scale, state, row * width + lane, width, rows, rows_at + row, rows_stride,
+                lanes, lanes_at + lane, lanes_stride, read, read_at + row, read_stride,
+                out, out_at + lane, out_stride,
+            )  # fmt: skip
+
+
+@njit
+def read_then_update(
+    steps, scale, state, height, width, rows, rows_at, rows_stride,
+    lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
+):  # fmt: skip
+    """Do as `update_then_read`, but read the state before token t enters it."""
+    for lane in range(0, width, lanes_of(scale)):
+        for row in range(0, height, TILE_ROWS):
+            _read_then_update(
+                steps, scale, state, row * width + lane, width, rows, rows_at + row, rows_stride,
+                lanes, lanes_at + lane, lanes_stride, read, read_at + row, read_stride,
+                out, out_at + lane, out_stride,
+            )  # fmt: skip
