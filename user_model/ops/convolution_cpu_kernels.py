@@ -14,6 +14,7 @@ from numba import njit
 
 from user_model.ops.cpu_rows import BLOCK, Rows, clear, copy_row, copy_rows, store_rows
 from user_model.ops.lanes import (
+    finish_streams,
     lanes,
     load,
     load_wide,
@@ -180,6 +181,7 @@ def convolve_forward(conv, y, first_unit, last_unit):
                 apply_silu(zero, conv.pre, conv.mixed, tokens * row)
                 result = conv.mixed
             store_rows(zero, y, first, 0, result, 0, row, tokens, conv.channels)
+    finish_streams()
 
 
 @njit(nogil=True, cache=True)
@@ -209,7 +211,8 @@ def convolve_backward(conv, dy, dx, dtails, tap_sums, bias_sums, first_unit, las
                     zero, conv.grad, conv.raw, conv.mixed, conv.taps, 0,
                     tap_sums, unit * TAPS * row, bias_sums, unit * row, tokens, row,
                 )  # fmt: skip
-                store_rows(zero, dx, first, 0, conv.mixed, 0, row, tokens, conv.channels, -BLOCK)
+                store_rows(zero, dx, first, 0, conv.mixed, 0, row, tokens, conv.channels)
             if dtails != 0:
                 at = s * (TAPS - 1) * row
                 tail_gradients(zero, conv.grad, conv.taps, 0, dtails, at, row)
+    finish_streams()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from user_model.ops.cpu_rows import SLACK, Rows
-from user_model.ops.lanes import PADDING
+from user_model.ops.lanes import PADDING, VECTOR_BYTES
 from user_model.ops.rotary import turns_at
 
 UNIT_TOKENS = 512
@@ -22,8 +22,8 @@ ZERO = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 # Memory of the kernels that does not hold elements of their type: float64 or int64.
 _EIGHT_BYTES = frozenset(
     {
-        "value", "step", "log_decay", "decay", "weight", "starts", "scales", "flows", "direct",
-        "ended", "back", "begun", "stepped", "slope",
+        "value", "step", "log_decay", "decay", "weight", "starts", "segments", "scales", "flows",
+        "direct", "ended", "back", "begun", "stepped", "slope",
     }
 )  # fmt: skip
 
@@ -53,13 +53,25 @@ def address(values: Tensor | None) -> int:
     return values.data_ptr()
 
 
-def allocate(kind: Any, sizes: dict[str, int], dtype: torch.dtype) -> tuple[Any, list[Tensor]]:
-    """Return zeroed memory: a NamedTuple `kind` of its addresses, and what keeps it alive."""
-    memory = {
-        name: torch.zeros(size + SLACK, dtype=torch.float64 if name in _EIGHT_BYTES else dtype)
-        for name, size in sizes.items()
-    }
-    return kind(**{name: part.data_ptr() for name, part in memory.items()}), list(memory.values())
+def allocate(
+    kind: Any, sizes: dict[str, int], dtype: torch.dtype, slots: int = 1
+) -> tuple[Any, Tensor]:
+    """Return zeroed memory: a NamedTuple `kind` of addresses, and what keeps the memory alive.
+
+    Args:
+        kind: called with an address for each name of `sizes`, and slot_bytes.
+        sizes: number of elements of each part.
+        dtype: type of the elements, but for the float64 and int64 parts.
+        slots: how many sets of the parts stand one after the other, slot_bytes apart.
+    """
+    places, end = {}, 0
+    for name, size in sizes.items():
+        places[name] = end
+        item = 8 if name in _EIGHT_BYTES else dtype.itemsize
+        end += -(-(size + SLACK) * item // VECTOR_BYTES) * VECTOR_BYTES
+    memory = torch.zeros(slots * end + VECTOR_BYTES, dtype=torch.uint8)
+    base = -(-memory.data_ptr() // VECTOR_BYTES) * VECTOR_BYTES
+    return kind(**{name: base + at for name, at in places.items()}, slot_bytes=end), memory
 
 
 def units_of(cu_seqlens: Tensor) -> Tensor:

@@ -10,7 +10,17 @@ from typing import NamedTuple
 
 from numba import njit
 
-from user_model.ops.lanes import lanes, load, prefetch, read, splat, store, write
+from user_model.ops.lanes import (
+    VECTOR_BYTES,
+    lanes,
+    load,
+    prefetch,
+    read,
+    splat,
+    store,
+    stream,
+    write,
+)
 
 # Tokens that a kernel takes at a time: their rows fit into a core's first cache.
 BLOCK = 32
@@ -51,14 +61,33 @@ def copy_rows(zero, target, at, stride, source, first, head, tokens, width, ahea
 
 
 @njit
-def store_rows(zero, target, first, head, source, at, stride, tokens, width, ahead=BLOCK):
-    """Copy rows `stride` apart to rows of one head; ask for those `ahead` tokens later."""
-    begin = first * target.token + head * target.head
+def store_rows(zero, target, first, head, source, at, stride, tokens, width):
+    """Copy rows `stride` apart to rows of one head.
+
+    Rows of whole cache lines go past the caches: they are not read again before the caches have
+    turned over, and so need not be fetched to be overwritten. `finish_streams` must follow.
+    """
+    begin, line = first * target.token + head * target.head, VECTOR_BYTES // lanes(zero)
+    aligned = (
+        width % lanes(zero) == 0
+        and (target.base + begin * line) % VECTOR_BYTES == 0
+        and target.token % lanes(zero) == 0
+    )
     for t in range(tokens):
         row = begin + t * target.token
-        for k in range(0, width, lanes(zero)):
-            prefetch(zero, target.base, row + ahead * target.token + k, True)
-        copy_row(zero, target.base, row, source, at + t * stride, width)
+        if aligned:
+            for k in range(0, width, lanes(zero)):
+                stream(target.base, row + k, load(zero, source, at + t * stride + k))
+        else:
+            copy_row(zero, target.base, row, source, at + t * stride, width)
+
+
+@njit
+def keep_rows(zero, target, first, head, source, stride, tokens, width):
+    """Copy rows `stride` apart to rows of one head, which will be read again."""
+    begin = first * target.token + head * target.head
+    for t in range(tokens):
+        copy_row(zero, target.base, begin + t * target.token, source, t * stride, width)
 
 
 @njit

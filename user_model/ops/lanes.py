@@ -342,3 +342,28 @@ def prefetch(typing_context, like, base, at, write):
     if not isinstance(write, types.Literal):
         raise RequireLiteralValue("write must be a literal")
     return types.void(like, base, at, write), emit
+
+
+@intrinsic
+def stream(typing_context, base, at, value):
+    """Write a vector past the caches; its address must be a multiple of VECTOR_BYTES."""
+
+    def emit(context, builder, signature, arguments):
+        place = _place(builder, arguments[0], arguments[1], value.of().element, value.of())
+        instruction = builder.store(arguments[2], place, align=VECTOR_BYTES)
+        one = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+        instruction.set_metadata("nontemporal", one)
+        return context.get_dummy_value()
+
+    return types.void(base, at, value), emit
+
+
+@intrinsic
+def finish_streams(typing_context):
+    """Wait until what was streamed can be seen by other threads."""
+
+    def emit(context, builder, signature, arguments):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), emit

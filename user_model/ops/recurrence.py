@@ -70,8 +70,11 @@ class _Emitter:
         for number, old in zip(numbers, held, strict=True):
             weight = self.splat(builder.load(builder.gep(rows, [number])))
             coefficient = self.splat(builder.load(builder.gep(read, [number])))
+            if read_first:
+                sums = self.multiply_add(coefficient, old, sums)
             new = self.multiply_add(weight, lane, old)
-            sums = self.multiply_add(coefficient, old if read_first else new, sums)
+            if not read_first:
+                sums = self.multiply_add(coefficient, new, sums)
             updated.append(new)
         self.store(sums, out)
         following = builder.add(token, ir.Constant(integer, 1))

@@ -1,6 +1,7 @@
 """The scan on a CPU, as custom ops: what stands between torch and the compiled kernels.
 
-One pair of ops serves `hydra_scan` and `conv_scan`: with taps, x, B and C are convolved first.
+One pair of ops serves `hydra_scan` and `conv_scan`. With taps, x, B and C are convolved first; B, C
+and dt then come as one tensor, `selected`, as the projection makes them, and so does its gradient.
 
 Shapes: T tokens, S sequences, H heads, P head width, N state, U units, I work items (unit, head),
 W padded columns of a row (x, B, C), K = P + 2N channels of a head.
@@ -8,6 +9,8 @@ W padded columns of a row (x, B, C), K = P + 2N channels of a head.
 
 from __future__ import annotations
 
+import functools
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +31,16 @@ from user_model.ops.cpu_memory import (
     unit_stride,
     units_of,
 )  # fmt: skip
+from user_model.ops.cpu_rows import BLOCK
 from user_model.ops.scan_cpu_backward import Gradients, Sweep, backward, sweep_sizes
-from user_model.ops.scan_cpu_block import Block, Problem, block_sizes
+from user_model.ops.scan_cpu_block import Block, Problem, Work, block_sizes, work_sizes
 from user_model.ops.scan_cpu_forward import forward
 from user_model.ops.threads import spread
+
+logger = logging.getLogger(__name__)
+
+# Blocks of a sequence that the backward remembers from its first sweep to its second: 2,048 tokens.
+SLOTS = 64
 
 
 def scan_cpu(
@@ -48,31 +57,54 @@ def scan_cpu(
     initial_SHNP: Tensor | None,
     position_offset_S: Tensor | None,
     return_final_state: bool,
-    taps_HK4: Tensor | None = None,
-    bias_HK: Tensor | None = None,
-    tails_SHK3: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Do what `hydra_scan` does, in float32 or float64; with taps, convolve and SiLU first.
+    """Do what `hydra_scan` does, in float32 or float64.
 
     Returns:
         y * RoPE(z), or y without z, and the final states if asked for.
     """
-    dtype = x_THP.dtype
-    taps_H4W = bias_HW = tails_SH3W = None
-    if taps_HK4 is not None:
-        P, N = x_THP.shape[2], B_THN.shape[2]
-        taps_H4W = _pad_channels(taps_HK4.mT, P, N)
-        bias_HW = _pad_channels(taps_HK4.new_zeros(()) if bias_HK is None else bias_HK, P, N)
-        tails_SH3W = None if tails_SHK3 is None else _pad_channels(tails_SHK3.mT, P, N)
-    keep = torch.is_grad_enabled() and z_THP is not None
     y_THP, final_SHNP, _ = _scan(
-        unit_stride(x_THP), dt_TH.to(dtype), A_H.double(), unit_stride(B_THN),
-        unit_stride(C_THN), D_H.double(), None if z_THP is None else unit_stride(z_THP),
-        cu_seqlens, None if dt_bias_H is None else dt_bias_H.double(),
-        None if initial_SHNP is None else initial_SHNP.to(dtype).contiguous(), position_offset_S,
-        taps_H4W, bias_HW, tails_SH3W, return_final_state, keep,
+        unit_stride(x_THP), None, dt_TH.to(x_THP.dtype), A_H.double(), unit_stride(B_THN),
+        unit_stride(C_THN), D_H.double(), None if z_THP is None else unit_stride(z_THP), cu_seqlens,
+        None if dt_bias_H is None else dt_bias_H.double(), _state(initial_SHNP, x_THP.dtype),
+        position_offset_S, None, None, None, return_final_state,
+        torch.is_grad_enabled() and z_THP is not None, False,
     )  # fmt: skip
     return y_THP, final_SHNP if return_final_state else None
+
+
+def conv_scan_cpu(
+    x_THP: Tensor,
+    selected_THM: Tensor,
+    A_H: Tensor,
+    D_H: Tensor,
+    z_THP: Tensor | None,
+    taps_HK4: Tensor,
+    bias_HK: Tensor,
+    cu_seqlens: Tensor,
+    *,
+    dt_bias_H: Tensor | None,
+    tails_SHK3: Tensor | None,
+    initial_SHNP: Tensor | None,
+    position_offset_S: Tensor | None,
+    return_final_state: bool,
+    activate_z: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Do what `conv_scan` does, in float32 or float64; M = 2N + 1: B, C and dt."""
+    P, N = x_THP.shape[2], selected_THM.shape[2] // 2
+    y_THP, final_SHNP, _ = _scan(
+        unit_stride(x_THP), unit_stride(selected_THM), None, A_H.double(), None, None, D_H.double(),
+        None if z_THP is None else unit_stride(z_THP), cu_seqlens,
+        None if dt_bias_H is None else dt_bias_H.double(), _state(initial_SHNP, x_THP.dtype),
+        position_offset_S, _pad_channels(taps_HK4.mT, P, N), _pad_channels(bias_HK, P, N),
+        None if tails_SHK3 is None else _pad_channels(tails_SHK3.mT, P, N),
+        return_final_state, torch.is_grad_enabled() and z_THP is not None, activate_z,
+    )  # fmt: skip
+    return y_THP, final_SHNP if return_final_state else None
+
+
+def _state(state: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if state is None else state.to(dtype).contiguous()
 
 
 def _pad_channels(values: Tensor, P: int, N: int) -> Tensor:
@@ -84,10 +116,11 @@ def _pad_channels(values: Tensor, P: int, N: int) -> Tensor:
 @torch.library.custom_op("hydrarec::scan_cpu", mutates_args=())
 def _scan(
     x: Tensor,
-    dt: Tensor,
+    selected: Tensor | None,
+    dt: Tensor | None,
     A: Tensor,
-    B: Tensor,
-    C: Tensor,
+    B: Tensor | None,
+    C: Tensor | None,
     D: Tensor,
     z: Tensor | None,
     cu_seqlens: Tensor,
@@ -99,35 +132,58 @@ def _scan(
     tails: Tensor | None,
     want_final: bool,
     keep: bool,
+    activate: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    call = _Call.of(x, dt, A, B, C, D, z, cu_seqlens, dt_bias, initial, offset, taps, bias, tails)
-    y, final, kept = _outputs(x, B, cu_seqlens, want_final, keep)
+    call = _Call.of(
+        x, selected, dt, A, B, C, D, z, cu_seqlens, dt_bias, initial, offset, taps, bias, tails,
+        activate,
+    )  # fmt: skip
+    y, final, kept = _outputs(x, call.problem.state, cu_seqlens, want_final, keep)
     ends = (rows(y), rows(kept if keep else None), address(final if want_final else None))
 
+    _say_once(str(x.dtype))
+
     def run(first: int, last: int) -> None:
-        block, _memory = allocate(Block, call.block_sizes(), x.dtype)
-        forward(call.problem, block, *ends, first, last)
+        block, _block = allocate(Block, call.block_sizes(backward=False), x.dtype)
+        work, _work = allocate(Work, work_sizes(*call.widths), x.dtype)
+        forward(call.problem, block, work, *ends, first, last)
 
     spread(run, call.weights, n_tokens=x.shape[0])
     return y, final, kept
 
 
+@functools.cache
+def _say_once(dtype: str) -> None:
+    logger.info(
+        "loading the CPU scan for %s; where it is not cached yet, compiling takes half a minute",
+        dtype,
+    )
+
+
 def _outputs(
-    x: Tensor, B: Tensor, cu_seqlens: Tensor, want_final: bool, keep: bool
+    x: Tensor, N: int, cu_seqlens: Tensor, want_final: bool, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    _, H, P = x.shape
-    final = (cu_seqlens.shape[0] - 1, H, B.shape[2], P) if want_final else (0,)
-    shape = tuple(x.shape)
-    return x.new_empty(shape), x.new_empty(final), x.new_empty(shape if keep else (0,))
+    T, H, P = x.shape
+    final = (cu_seqlens.shape[0] - 1, H, N, P) if want_final else (0,)
+    kept = x.new_empty((T, H, P) if keep else (0,))
+    return x.new_empty((T, H, P)), x.new_empty(final), kept
 
 
 @_scan.register_fake
 def _(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor | None,
-    cu_seqlens: Tensor, dt_bias: Tensor | None, initial: Tensor | None, offset: Tensor | None,
-    taps: Tensor | None, bias: Tensor | None, tails: Tensor | None, want_final: bool, keep: bool,
+    x: Tensor, selected: Tensor | None, dt: Tensor | None, A: Tensor, B: Tensor | None,
+    C: Tensor | None, D: Tensor, z: Tensor | None, cu_seqlens: Tensor, dt_bias: Tensor | None,
+    initial: Tensor | None, offset: Tensor | None, taps: Tensor | None, bias: Tensor | None,
+    tails: Tensor | None, want_final: bool, keep: bool, activate: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return _outputs(x, B, cu_seqlens, want_final, keep)
+    return _outputs(x, _state_width(selected, B), cu_seqlens, want_final, keep)
+
+
+def _state_width(selected: Tensor | None, B: Tensor | None) -> int:
+    if selected is not None:
+        return selected.shape[2] // 2
+    assert B is not None
+    return B.shape[2]
 
 
 @torch.library.custom_op("hydrarec::scan_cpu_backward", mutates_args=())
@@ -136,10 +192,11 @@ def _scan_backward(
     dfinal: Tensor | None,
     kept: Tensor,
     x: Tensor,
-    dt: Tensor,
+    selected: Tensor | None,
+    dt: Tensor | None,
     A: Tensor,
-    B: Tensor,
-    C: Tensor,
+    B: Tensor | None,
+    C: Tensor | None,
     D: Tensor,
     z: Tensor | None,
     cu_seqlens: Tensor,
@@ -149,11 +206,17 @@ def _scan_backward(
     taps: Tensor | None,
     bias: Tensor | None,
     tails: Tensor | None,
+    activate: bool,
 ) -> list[Tensor]:
-    """Return the gradients of x, dt, A, B, C, D, z, dt_bias, initial, taps, bias and tails."""
-    call = _Call.of(x, dt, A, B, C, D, z, cu_seqlens, dt_bias, initial, offset, taps, bias, tails)
-    out = _gradient_outputs(x, dt, A, B, C, D, z, dt_bias, initial, taps, bias, tails)
-    dx, ddt, dA, dB, dC, dD, dz, ddt_bias, dinitial, dtaps, dbias, dtails = out
+    """Return the gradients of the inputs from x to tails, but for cu_seqlens and offset."""
+    call = _Call.of(
+        x, selected, dt, A, B, C, D, z, cu_seqlens, dt_bias, initial, offset, taps, bias, tails,
+        activate,
+    )  # fmt: skip
+    out = _like(x, selected, dt, A, B, C, D, z, dt_bias, initial, taps, bias, tails)
+    dx, dselected, ddt, dA, dB, dC, dD, dz, ddt_bias, dinitial, dtaps, dbias, dtails = out
+    if selected is not None:
+        dB, dC, ddt = _parts(dselected)
     items, groups = len(call.weights), len(call.weights) // max(x.shape[1], 1)
     partial = torch.zeros(3, items, dtype=torch.float64)
     tap_sums = x.new_zeros((items, *dtaps.shape[1:]))
@@ -161,17 +224,19 @@ def _scan_backward(
     dfinal = None if dfinal is None else dfinal.contiguous()
     gradients = Gradients(
         rows(kept if z is not None else None), rows(dy), address(dfinal), rows(dx), rows(dB),
-        rows(dC), rows(dz if z is not None else None), ddt.data_ptr(),
+        rows(dC), rows(dz if z is not None else None), rows(ddt),
         address(None if initial is None else dinitial), address(None if tails is None else dtails),
-        address(partial[0]), address(partial[1]), address(partial[2]),
-        tap_sums.data_ptr(), bias_sums.data_ptr(),
+        address(partial[0]), address(partial[1]), address(partial[2]), address(tap_sums),
+        address(bias_sums),
     )  # fmt: skip
     longest = int(cu_seqlens.diff().max()) if len(cu_seqlens) > 1 else 0
+    slots = max(1, min(SLOTS, -(-longest // BLOCK)))
 
     def run(first: int, last: int) -> None:
-        block, _block_memory = allocate(Block, call.block_sizes(), x.dtype)
-        sweep, _sweep_memory = allocate(Sweep, call.sweep_sizes(longest), x.dtype)
-        backward(call.problem, gradients, block, sweep, first, last)
+        block, _block = allocate(Block, call.block_sizes(backward=True), x.dtype, slots)
+        work, _work = allocate(Work, work_sizes(*call.widths), x.dtype)
+        sweep, _sweep = allocate(Sweep, sweep_sizes(*call.widths, longest), x.dtype)
+        backward(call.problem, gradients, block, slots, work, sweep, first, last)
 
     spread(run, call.weights, n_tokens=x.shape[0])
     for total, part in ((dA, partial[0]), (dD, partial[1]), (ddt_bias, partial[2])):
@@ -183,41 +248,52 @@ def _scan_backward(
     return out
 
 
-def _gradient_outputs(x: Tensor, dt: Tensor, *others: Tensor | None) -> list[Tensor]:
-    """Return memory for the gradients of all inputs; one of no elements for an absent input."""
+def _like(x: Tensor, *others: Tensor | None) -> list[Tensor]:
+    """Return memory for the gradients of all inputs; one of no elements for an absent input.
+
+    Dense inputs keep their strides: the projection that made `selected` wants them back so.
+    """
     return [
-        x.new_empty((0,)) if value is None else value.new_empty(tuple(value.shape))
-        for value in (x, dt, *others)
+        x.new_empty((0,)) if value is None else torch.empty_like(value) for value in (x, *others)
     ]
+
+
+def _parts(selected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the views B, C [T, H, N] and dt [T, H] of [T, H, 2N + 1]."""
+    N = selected.shape[2] // 2
+    B, C, dt = selected.split([N, N, 1], -1)
+    return B, C, dt.squeeze(-1)
 
 
 @_scan_backward.register_fake
 def _(
-    dy: Tensor, dfinal: Tensor | None, kept: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor,
-    C: Tensor, D: Tensor, z: Tensor | None, cu_seqlens: Tensor, dt_bias: Tensor | None,
-    initial: Tensor | None, offset: Tensor | None, taps: Tensor | None, bias: Tensor | None,
-    tails: Tensor | None,
+    dy: Tensor, dfinal: Tensor | None, kept: Tensor, x: Tensor, selected: Tensor | None,
+    dt: Tensor | None, A: Tensor, B: Tensor | None, C: Tensor | None, D: Tensor, z: Tensor | None,
+    cu_seqlens: Tensor, dt_bias: Tensor | None, initial: Tensor | None, offset: Tensor | None,
+    taps: Tensor | None, bias: Tensor | None, tails: Tensor | None, activate: bool,
 ) -> list[Tensor]:  # fmt: skip
-    return _gradient_outputs(x, dt, A, B, C, D, z, dt_bias, initial, taps, bias, tails)
+    return _like(x, selected, dt, A, B, C, D, z, dt_bias, initial, taps, bias, tails)
+
+
+_CU_SEQLENS, _OFFSET, _TENSORS = 8, 11, 15
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    ctx.want_final = inputs[14]
-    ctx.save_for_backward(output[2], *inputs[:14])
+    ctx.want_final, _, ctx.activate = inputs[_TENSORS:]
+    ctx.save_for_backward(output[2], *inputs[:_TENSORS])
 
 
 def _differentiate(
     ctx: Any, dy: Tensor, dfinal: Tensor, dkept: Tensor
 ) -> tuple[Tensor | None, ...]:
     kept, *inputs = ctx.saved_tensors
-    dy = dy if dy.stride(-1) == 1 else dy.contiguous()
-    found = _scan_backward(dy, dfinal if ctx.want_final else None, kept, *inputs)
-    names = (0, 1, 2, 3, 4, 5, 6, 8, 9, 11, 12, 13)
-    gradients: list[Tensor | None] = [None] * 16
-    for place, gradient in zip(names, found, strict=True):
-        if inputs[place] is not None and ctx.needs_input_grad[place]:
-            gradients[place] = gradient
-    return tuple(gradients)
+    final = dfinal if ctx.want_final else None
+    found = iter(_scan_backward(unit_stride(dy), final, kept, *inputs, ctx.activate))
+    gradients: list[Tensor | None] = []
+    for place, value in enumerate(inputs):
+        gradient = None if place in (_CU_SEQLENS, _OFFSET) else next(found)
+        gradients.append(None if value is None else gradient)
+    return (*gradients, None, None, None)
 
 
 _scan.register_autograd(_differentiate, setup_context=_setup)
@@ -233,29 +309,35 @@ class _Call:
 
     @classmethod
     def of(
-        cls, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor | None,
-        cu_seqlens: Tensor, dt_bias: Tensor | None, initial: Tensor | None, offset: Tensor | None,
-        taps: Tensor | None, bias: Tensor | None, tails: Tensor | None,
+        cls, x: Tensor, selected: Tensor | None, dt: Tensor | None, A: Tensor, B: Tensor | None,
+        C: Tensor | None, D: Tensor, z: Tensor | None, cu_seqlens: Tensor, dt_bias: Tensor | None,
+        initial: Tensor | None, offset: Tensor | None, taps: Tensor | None, bias: Tensor | None,
+        tails: Tensor | None, activate: bool,
     ) -> _Call:  # fmt: skip
         _, H, P = x.shape
+        if selected is not None:
+            B, C, dt = _parts(selected)
         units = units_of(cu_seqlens)
         turns, first_turn = _turns(cu_seqlens, offset, P, x.dtype)
         no_bias = A.new_zeros(H) if dt_bias is None else dt_bias
         problem = Problem(
-            ZERO[x.dtype], H, P, B.shape[2], rows(x), rows(B), rows(C), rows(z), rows(dt),
-            address(A), address(D), address(no_bias), address(cu_seqlens), address(units),
-            address(turns), address(first_turn), address(taps), address(bias),
-            address(tails), address(initial),
+            ZERO[x.dtype], H, P, _state_width(selected, B), rows(x), rows(B), rows(C), rows(z),
+            rows(dt), address(A), address(D), address(no_bias), address(cu_seqlens),
+            address(units), address(turns), address(first_turn), address(taps), address(bias),
+            address(tails), address(initial), activate,
         )  # fmt: skip
         tokens = cu_seqlens.index_select(0, units).diff()
         weights = torch.repeat_interleave(tokens, H).numpy()
         return cls(problem, weights, (units, turns, first_turn, no_bias))
 
-    def block_sizes(self) -> dict[str, int]:
-        return block_sizes(padded(self.problem.width), padded(self.problem.state))
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Padded P and N."""
+        return padded(self.problem.width), padded(self.problem.state)
 
-    def sweep_sizes(self, longest: int) -> dict[str, int]:
-        return sweep_sizes(padded(self.problem.width), padded(self.problem.state), longest)
+    def block_sizes(self, *, backward: bool) -> dict[str, int]:
+        convolves = self.problem.taps != 0
+        return block_sizes(*self.widths, convolves=convolves, backward=backward)
 
 
 def _turns(

@@ -62,6 +62,7 @@ class Problem(NamedTuple):
         taps: [H, TAPS, W] and bias: [H, W], the convolution.
         tails: [S, H, TAPS - 1, W], what stood before each sequence.
         initial: [S, H, N, P].
+        activates: whether z goes through SiLU first.
     """
 
     zero: Any
@@ -84,51 +85,91 @@ class Problem(NamedTuple):
     bias: int
     tails: int
     initial: int
+    activates: bool
 
 
 class Block(NamedTuple):
-    """A work item's memory for one block of tokens, as addresses.
+    """A slot of memory for what is known of one block of tokens, as addresses.
 
     Attributes:
-        raw: [TAPS - 1 + Q, W], the rows before the convolution, after those of the last block.
+        raw: [TAPS - 1 + Q, W], the rows before the convolution, after the three before them.
         pre: [Q, W], before SiLU.
         mixed: [Q, W], x, B and C as the scan reads them.
-        inputs: [Q, padded P], x scaled for its segment.
-        sums: [Q, padded P], what the recurrence gives.
-        z: [Q, padded P], the item stream.
-        state: [padded N, padded P].
+        dy: [Q, padded P], the gradient of y. dC: [Q, padded N].
         value, step, log_decay, decay, weight: float64 [Q]: dt with its bias, its softplus, the log
             of its decay, the decay since the first token of the segment, and step / decay.
         starts: int64 [Q + 1], the first token of each segment, then the number of tokens.
+        segments: int64 [1], their number.
+        slot_bytes: how far the next slot is.
     """
 
     raw: int
     pre: int
     mixed: int
-    inputs: int
-    sums: int
-    z: int
-    state: int
+    dy: int
+    dC: int
     value: int
     step: int
     log_decay: int
     decay: int
     weight: int
     starts: int
+    segments: int
+    slot_bytes: int
 
 
-def block_sizes(wide: int, deep: int) -> dict[str, int]:
-    """Return the number of elements of each part of a Block; `starts` and float64 parts too."""
+class Work(NamedTuple):
+    """A thread's memory for the block at hand, as addresses.
+
+    Attributes:
+        inputs: [Q, padded P], x scaled for its segment.
+        sums: [Q, padded P], what the recurrence gives.
+        z: [Q, padded P], the item stream.
+        state: [padded N, padded P].
+    """
+
+    inputs: int
+    sums: int
+    z: int
+    state: int
+    slot_bytes: int
+
+
+def block_sizes(wide: int, deep: int, *, convolves: bool, backward: bool) -> dict[str, int]:
+    """Return the number of elements of each part of a Block."""
     row = wide + 2 * deep
-    rows = {"raw": (TAPS - 1 + BLOCK) * row, "pre": BLOCK * row, "mixed": BLOCK * row}
-    rows |= dict.fromkeys(("inputs", "sums", "z"), BLOCK * wide) | {"state": wide * deep}
+    sizes = dict.fromkeys(("raw", "pre", "dy", "dC"), 0) | {"mixed": BLOCK * row}
+    if convolves:
+        sizes |= {"raw": (TAPS - 1 + BLOCK) * row, "pre": BLOCK * row}
+    if backward:
+        sizes |= {"dy": BLOCK * wide, "dC": BLOCK * deep}
     steps = dict.fromkeys(("value", "step", "log_decay", "decay", "weight"), BLOCK)
-    return rows | steps | {"starts": BLOCK + 1}
+    return sizes | steps | {"starts": BLOCK + 1, "segments": 1}
+
+
+def work_sizes(wide: int, deep: int) -> dict[str, int]:
+    """Return the number of elements of each part of a Work."""
+    return dict.fromkeys(("inputs", "sums", "z"), BLOCK * wide) | {"state": wide * deep}
 
 
 @njit
-def load_block(problem, block, first, tokens, head, ahead=BLOCK):
-    """Read x, B and C of a block, convolved and through SiLU if there is a convolution."""
+def slot_of(block, number):
+    """Return the Block of another slot."""
+    moved = number * block.slot_bytes
+    return Block(
+        block.raw + moved, block.pre + moved, block.mixed + moved, block.dy + moved,
+        block.dC + moved, block.value + moved, block.step + moved, block.log_decay + moved,
+        block.decay + moved, block.weight + moved, block.starts + moved, block.segments + moved,
+        block.slot_bytes,
+    )  # fmt: skip
+
+
+@njit
+def load_block(problem, block, s, first, tokens, head, last_alone, ahead):
+    """Read a block of a sequence: x, B and C, convolved if there are taps, and its steps.
+
+    With `last_alone` the last token is a segment of its own; `ahead`: see `copy_rows`.
+    """
     P, N, zero = problem.width, problem.state, problem.zero
     wide, deep = padded_width(P), padded_width(N)
     row = wide + 2 * deep
@@ -139,36 +180,35 @@ def load_block(problem, block, first, tokens, head, ahead=BLOCK):
     copy_rows(zero, into, at + wide, row, problem.B, first, head, tokens, N, ahead)
     copy_rows(zero, into, at + wide + deep, row, problem.C, first, head, tokens, N, ahead)
     if convolves:
+        _load_rows_before(problem, block, s, first, head)
         taps_at, bias_at = head * TAPS * row, head * row
         convolve(
             zero, block.raw, block.pre, problem.taps, taps_at, problem.bias, bias_at, tokens, row
         )
         apply_silu(zero, block.pre, block.mixed, tokens * row)
+    _fill_steps(problem, block, first, tokens, head, last_alone)
 
 
 @njit
-def load_history(problem, block, sequence, head):
-    """Put the rows before a sequence's first token, its tail or zeros, before the block."""
-    size = (TAPS - 1) * (padded_width(problem.width) + 2 * padded_width(problem.state))
-    if problem.tails != 0:
-        at = (sequence * problem.heads + head) * size
-        copy_row(problem.zero, block.raw, 0, problem.tails, at, size)
+def _load_rows_before(problem, block, s, first, head):
+    """Put the TAPS - 1 rows before token `first` where the convolution looks for them."""
+    P, N, zero = problem.width, problem.state, problem.zero
+    wide, deep = padded_width(P), padded_width(N)
+    row, before = wide + 2 * deep, TAPS - 1
+    if first > read(0, problem.bounds, s):  # blocks are longer than the taps
+        copy_rows(zero, block.raw, 0, row, problem.x, first - before, head, before, P)
+        copy_rows(zero, block.raw, wide, row, problem.B, first - before, head, before, N)
+        copy_rows(zero, block.raw, wide + deep, row, problem.C, first - before, head, before, N)
+    elif problem.tails != 0:
+        at = (s * problem.heads + head) * before * row
+        copy_row(zero, block.raw, 0, problem.tails, at, before * row)
     else:
-        clear(problem.zero, block.raw, size)
+        clear(zero, block.raw, before * row)
 
 
 @njit
-def keep_history(problem, block, tokens, row):
-    """Move the last rows of a block to where the next block looks for them."""
-    copy_row(problem.zero, block.raw, 0, block.raw, tokens * row, (TAPS - 1) * row)
-
-
-@njit
-def fill_steps(problem, block, first, tokens, head, last_alone=False):
-    """Fill in steps, decays and segments of a block; return the number of segments.
-
-    With `last_alone` the last token is a segment of its own.
-    """
+def _fill_steps(problem, block, first, tokens, head, last_alone):
+    """Fill in steps, decays and segments of a block."""
     dt, real = problem.dt, 0.0
     bias, A = read(real, problem.dt_bias, head), read(real, problem.A, head)
     at = first * dt.token + head * dt.head
@@ -191,11 +231,11 @@ def fill_steps(problem, block, first, tokens, head, last_alone=False):
             segments, since = segments + 1, 0.0
         write(block.decay, t, since)
     write(block.starts, segments, tokens)
+    write(block.segments, 0, segments)
     for t in range(0, tokens, wide_lanes(real)):
         decay = exp(load_wide(real, block.decay, t))
         store(block.decay, t, decay)
         store(block.weight, t, load_wide(real, block.step, t) / decay)
-    return segments
 
 
 @njit
@@ -205,12 +245,12 @@ def first_decay(block, begin):
 
 
 @njit
-def scale_inputs(zero, block, begin, end, wide, row):
+def scale_inputs(zero, block, inputs, begin, end, wide, row):
     """inputs = weight * x for the tokens of a segment."""
     for t in range(begin, end):
         weight = splat(zero, read(0.0, block.weight, t))
         for k in range(0, wide, lanes(zero)):
-            store(block.inputs, t * wide + k, weight * load(zero, block.mixed, t * row + k))
+            store(inputs, t * wide + k, weight * load(zero, block.mixed, t * row + k))
 
 
 @njit

@@ -8,15 +8,23 @@ Shapes: T tokens, S sequences, H heads, P head width, N state, Q tokens of a blo
 
 from numba import njit
 
+from user_model.ops.convolution_cpu_kernels import apply_silu
 from user_model.ops.cpu_rows import BLOCK, clear, copy_rows, store_rows
-from user_model.ops.lanes import cast, lanes, load, padded_width, read, splat, store, turn
+from user_model.ops.lanes import (
+    cast,
+    finish_streams,
+    lanes,
+    load,
+    padded_width,
+    read,
+    splat,
+    store,
+    turn,
+)  # fmt: skip
 from user_model.ops.recurrence import update_then_read
 from user_model.ops.scan_cpu_block import (
-    fill_steps,
     first_decay,
-    keep_history,
     load_block,
-    load_history,
     load_state,
     scale_inputs,
     store_state,
@@ -24,12 +32,12 @@ from user_model.ops.scan_cpu_block import (
 
 
 @njit(nogil=True, cache=True)
-def forward(problem, block, y_out, kept, final, first_item, last_item):
+def forward(problem, block, work, y_out, kept, final, first_item, last_item):
     """Scan the work items first_item .. last_item - 1.
 
     Args:
         problem: the inputs.
-        block: memory, zeros.
+        block, work: memory, zeros; one slot.
         y_out: Rows [T, H, P], y * RoPE(z), or y without z.
         kept: Rows [T, H, P], y before the product; base 0: not kept.
         final: address of [S, H, N, P]; 0: not asked for.
@@ -41,41 +49,37 @@ def forward(problem, block, y_out, kept, final, first_item, last_item):
         unit, head = item // H, item % H
         for s in range(read(0, problem.units, unit), read(0, problem.units, unit + 1)):
             at = (s * H + head) * N * P
-            load_state(zero, block.state, problem.initial, at, N, P, wide, deep)
-            if problem.taps != 0:
-                load_history(problem, block, s, head)
+            load_state(zero, work.state, problem.initial, at, N, P, wide, deep)
             begin, end, pending = read(0, problem.bounds, s), read(0, problem.bounds, s + 1), 1.0
             for first in range(begin, end, BLOCK):
                 tokens = min(BLOCK, end - first)
-                load_block(problem, block, first, tokens, head)
-                segments = fill_steps(problem, block, first, tokens, head)
-                pending = _recur(zero, block, tokens, segments, pending, wide, deep)
-                _finish(problem, block, y_out, kept, s, first, tokens, head)
-                if problem.taps != 0:
-                    keep_history(problem, block, tokens, wide + 2 * deep)
+                load_block(problem, block, s, first, tokens, head, False, BLOCK)
+                pending = _recur(zero, block, work, tokens, pending, wide, deep)
+                _finish(problem, block, work, y_out, kept, s, first, tokens, head)
             if final != 0:
-                store_state(final, at, block.state, N, P, wide, cast(zero, pending))
+                store_state(final, at, work.state, N, P, wide, cast(zero, pending))
+    finish_streams()
 
 
 @njit
-def _recur(zero, block, tokens, segments, pending, wide, deep):
+def _recur(zero, block, work, tokens, pending, wide, deep):
     """Run the scan over a block; sums gets h^T C. Return the factor that the state still lacks."""
     row, mixed = wide + 2 * deep, block.mixed
-    clear(zero, block.sums, tokens * wide)
-    for segment in range(segments):
+    clear(zero, work.sums, tokens * wide)
+    for segment in range(read(0, block.segments, 0)):
         begin, end = read(0, block.starts, segment), read(0, block.starts, segment + 1)
-        scale_inputs(zero, block, begin, end, wide, row)
+        scale_inputs(zero, block, work.inputs, begin, end, wide, row)
         update_then_read(
-            end - begin, cast(zero, pending * first_decay(block, begin)), block.state, deep, wide,
-            mixed, begin * row + wide, row, block.inputs, begin * wide, wide,
-            mixed, begin * row + wide + deep, row, block.sums, begin * wide, wide,
+            end - begin, cast(zero, pending * first_decay(block, begin)), work.state, deep, wide,
+            mixed, begin * row + wide, row, work.inputs, begin * wide, wide,
+            mixed, begin * row + wide + deep, row, work.sums, begin * wide, wide,
         )  # fmt: skip
         pending = read(0.0, block.decay, end - 1)
     return pending
 
 
 @njit
-def _finish(problem, block, y_out, kept, s, first, tokens, head):
+def _finish(problem, block, work, y_out, kept, s, first, tokens, head):
     """Write y = decay * sums + D x, and its product with the turned z."""
     P, zero, wide = problem.width, problem.zero, padded_width(problem.width)
     row = wide + 2 * padded_width(problem.state)
@@ -83,15 +87,17 @@ def _finish(problem, block, y_out, kept, s, first, tokens, head):
     for t in range(tokens):
         scale = splat(zero, read(0.0, block.decay, t))
         for k in range(0, wide, lanes(zero)):
-            total, x = load(zero, block.sums, t * wide + k), load(zero, block.mixed, t * row + k)
-            store(block.sums, t * wide + k, scale * total + skip * x)
+            total, x = load(zero, work.sums, t * wide + k), load(zero, block.mixed, t * row + k)
+            store(work.sums, t * wide + k, scale * total + skip * x)
     if kept.base != 0:
-        store_rows(zero, kept, first, head, block.sums, 0, wide, tokens, P)
+        store_rows(zero, kept, first, head, work.sums, 0, wide, tokens, P)
     if problem.z.base != 0:
-        copy_rows(zero, block.z, 0, wide, problem.z, first, head, tokens, P)
+        copy_rows(zero, work.z, 0, wide, problem.z, first, head, tokens, P)
+        if problem.activates:
+            apply_silu(zero, work.z, work.z, tokens * wide)
         position = read(0, problem.first_turn, s) + first - read(0, problem.bounds, s)
         for k in range(0, tokens * wide, lanes(zero)):
             turns = load(zero, problem.turns, position * wide + k)
-            turned = turn(load(zero, block.z, k), turns, False)
-            store(block.sums, k, load(zero, block.sums, k) * turned)
-    store_rows(zero, y_out, first, head, block.sums, 0, wide, tokens, P)
+            turned = turn(load(zero, work.z, k), turns, False)
+            store(work.sums, k, load(zero, work.sums, k) * turned)
+    store_rows(zero, y_out, first, head, work.sums, 0, wide, tokens, P)
