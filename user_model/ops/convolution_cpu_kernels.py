@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from numba import njit
 
 from user_model.ops.cpu_rows import BLOCK, Rows, clear, copy_row, copy_rows, store_rows
+from user_model.ops.kernel_cache import kernel
 from user_model.ops.lanes import (
     finish_streams,
     lanes,
@@ -167,7 +168,7 @@ def _load(conv, s, first, tokens):
     convolve(zero, conv.raw, conv.pre, conv.taps, 0, conv.bias, 0, tokens, row)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def convolve_forward(conv, y, first_unit, last_unit):
     """Convolve the sequences of units first_unit .. last_unit - 1 into Rows y."""
     zero, row = conv.zero, padded_width(conv.channels)
@@ -184,7 +185,7 @@ def convolve_forward(conv, y, first_unit, last_unit):
     finish_streams()
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def convolve_backward(conv, dy, dx, dtails, tap_sums, bias_sums, first_unit, last_unit):
     """Differentiate units first_unit .. last_unit - 1.
 

@@ -11,6 +11,7 @@ import math
 from numba import njit
 
 from user_model.ops.cpu_rows import clear, copy_row
+from user_model.ops.kernel_cache import kernel
 from user_model.ops.lanes import (
     cast,
     lanes,
@@ -32,7 +33,7 @@ def _row(source, t, h):
     return t * source.token + h * source.head
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def swiglu_forward(zero, gate_up, out, memory, F, first, last):
     """out = silu(gate) * up for tokens first .. last - 1; Rows [T, 1, 2F] and [T, 1, F]."""
     step = wide_lanes(zero)
@@ -53,7 +54,7 @@ def swiglu_forward(zero, gate_up, out, memory, F, first, last):
             copy_row(zero, out.base, into + whole, memory, 0, F - whole)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def swiglu_backward(zero, gate_up, dout, din, memory, F, first, last):
     """Write the gradient of gate_up; all are Rows of one head."""
     step = wide_lanes(zero)
@@ -83,7 +84,7 @@ def swiglu_backward(zero, gate_up, dout, din, memory, F, first, last):
             copy_row(zero, din.base, into + F + whole, memory, step, rest)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def gated_norm_forward(zero, y, gate, weight, out, memory, H, P, eps, first, last):
     """out = u / rms(u) * weight, u = y * silu(gate), for tokens first .. last - 1.
 
@@ -108,7 +109,7 @@ def gated_norm_forward(zero, y, gate, weight, out, memory, H, P, eps, first, las
             copy_row(zero, out.base, _row(out, t, h), memory, 2 * wide, P)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def gated_norm_backward(
     zero, y, gate, weight, dout, dy, dgate, dweight, memory, H, P, eps, first, last
 ):
@@ -145,7 +146,7 @@ def gated_norm_backward(
             copy_row(zero, dgate.base, _row(dgate, t, h), memory, wide, P)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def rope_product_forward(zero, y, z, turns, position, out, memory, H, P, first, last):
     """out = y * RoPE(z); turns: [rows, padded P], position: int64 [T]; memory: 2 padded rows."""
     wide = padded_width(P)
@@ -160,7 +161,7 @@ def rope_product_forward(zero, y, z, turns, position, out, memory, H, P, first, 
             copy_row(zero, out.base, _row(out, t, h), memory, 0, P)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def rope_product_backward(zero, y, z, turns, position, dout, dy, dz, memory, H, P, first, last):
     """Write dy = dout * RoPE(z) and dz = RoPE^-1(dout * y); memory: 3 padded rows."""
     wide = padded_width(P)

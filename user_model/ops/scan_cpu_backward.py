@@ -33,6 +33,7 @@ from user_model.ops.cpu_rows import (
     keep_rows,
     store_rows,
 )  # fmt: skip
+from user_model.ops.kernel_cache import kernel
 from user_model.ops.lanes import (
     VECTOR_BYTES,
     cast,
@@ -142,7 +143,7 @@ def sweep_sizes(wide: int, deep: int, longest: int) -> dict[str, int]:
     )
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def backward(problem, gradients, block, slots, work, sweep, first_item, last_item):
     """Differentiate the work items first_item .. last_item - 1.
 

@@ -10,6 +10,7 @@ from numba import njit
 
 from user_model.ops.convolution_cpu_kernels import apply_silu
 from user_model.ops.cpu_rows import BLOCK, clear, copy_rows, store_rows
+from user_model.ops.kernel_cache import kernel
 from user_model.ops.lanes import (
     cast,
     finish_streams,
@@ -31,7 +32,7 @@ from user_model.ops.scan_cpu_block import (
 )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def forward(problem, block, work, y_out, kept, final, first_item, last_item):
     """Scan the work items first_item .. last_item - 1.
 
