@@ -47,7 +47,6 @@ def scan_case(
 ) -> Case:
     """Hold the scan in one mode; runs have no states."""
     from user_model.ops.scan_triton import scan_over
-    from user_model.ops.scan_triton_configs import config_for
     from user_model.ops.tiles import tile_work
 
     cu, random, T = bounds(lengths), random_source(3), sum(lengths)
@@ -67,9 +66,8 @@ def scan_case(
         x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, dt_bias: Tensor,
         z: Tensor | None = None, initial_state: Tensor | None = None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        tile = config_for(x, N).tile
         options: dict[str, Any] = {"group_tiles": 1} if mode == "long" else {}
-        work = tile_work(cu.to(device), tile=tile, mode=mode, **options)
+        work = tile_work(cu.to(device), mode=mode, **options)
         y, final = scan_over(
             work, x, dt, A, B, C, D, z, batch,
             dt_bias_H=dt_bias, initial_SHNP=initial_state, return_final_state=states,

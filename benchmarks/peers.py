@@ -2,7 +2,7 @@
 
     with PeerWorker(threads=1) as peers:
         peers.hold(inputs, dy, length=200)
-        theirs = peers.run("mamba_chunk")            # y, dx, ddt, dA, dB, dC, dD
+        theirs = peers.run("mamba_chunk")            # y, dx, ddt, dA, ...
         seconds = peers.time("mamba_chunk")          # one repetition: alternate it with ours
 
 The mamba-ssm of the comparison needs build flags of its own, so it lives in .venv-peers and runs as
@@ -19,9 +19,18 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmarks.peer_worker import INPUTS, PEERS, forward_backward, receive, send, transformers_scan
+from benchmarks.peer_scans import (
+    CHUNK,
+    INPUTS,
+    OPTIONAL,
+    PEERS,
+    forward_backward,
+    transformers_scan,
+    whole_op,
+)
+from benchmarks.peer_worker import receive, send
 
-__all__ = ["PYTHON", "PeerWorker", "forward_backward", "transformers_scan"]
+__all__ = ["PYTHON", "PeerWorker", "forward_backward", "transformers_scan", "whole_op"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / ".venv-peers" / "bin" / "python"
@@ -65,47 +74,79 @@ class PeerWorker:
         """Close its input, at which it ends."""
         self._process.communicate()
 
-    def hold(self, inputs: Mapping[str, Tensor], dy: Tensor, *, length: int) -> None:
+    def hold(
+        self,
+        inputs: Mapping[str, Tensor],
+        dy: Tensor,
+        *,
+        length: int,
+        turns: Tensor | None = None,
+    ) -> None:
         """Hand over what `run` and `time` work on until the next `hold`.
 
         Args:
-            inputs: x [T, H, P], dt [T, H] after softplus, A [H], B and C [T, H, N], D [H].
-            dy: [T, H, P], the cotangent of y.
-            length: tokens of every sequence: the peers know no packed input on a CPU.
+            inputs: x [T, H, P], dt [T, H], A [H], B and C [T, H, N], D [H], and perhaps dt_bias
+                [H] and z [T, H, P]. With dt_bias dt is before softplus, without it after; with z
+                the result is y * RoPE(z).
+            dy: [T, H, P], the cotangent of the result.
+            length: L, tokens of every sequence: the peers know no packed input on a CPU.
+            turns: [L, P / 2, 2], RoPE's cosine and sine at each position; given if z is.
 
         Raises:
-            ValueError: an input is missing or unknown, or T is not a multiple of `length`.
+            ValueError: an input is missing or unknown, z comes without turns or turns without z, or
+                T is not a multiple of `length`.
         """
-        if set(inputs) != set(INPUTS):
-            raise ValueError(f"hold: inputs: got {sorted(inputs)}, expected {', '.join(INPUTS)}")
+        if set(inputs) - set(OPTIONAL) != set(INPUTS):
+            raise ValueError(
+                f"hold: inputs: got {sorted(inputs)}, expected {', '.join(INPUTS)}, and perhaps "
+                f"{', '.join(OPTIONAL)}"
+            )
+        if ("z" in inputs) != (turns is not None):
+            raise ValueError(
+                "hold: got one of z and turns, expected both (y * RoPE(z)) or neither (y alone)"
+            )
         if length < 1 or len(dy) % length:
             raise ValueError(
                 f"hold: length: got {length} for {len(dy)} tokens, expected whole sequences of it"
             )
-        self._ask({"do": "hold", "length": length}, {**inputs, "dy": dy})
+        held = {**inputs, "dy": dy} | ({} if turns is None else {"turns": turns})
+        self._ask({"do": "hold", "length": length}, held)
 
-    def run(self, peer: str) -> dict[str, Tensor]:
-        """Return y [T, H, P] of a peer and the gradients dx, ddt, dA, dB, dC, dD.
+    def run(self, peer: str, *, chunk: int = CHUNK, bare: bool = False) -> dict[str, Tensor]:
+        """Return a peer's result [T, H, P], as y, and the gradient of each input: dx, ddt, ...
+
+        Args:
+            peer: its name.
+            chunk: tokens that it takes as one matrix product.
+            bare: whether z is left aside.
 
         Raises:
             ValueError: no peer has this name.
             RuntimeError: the peer failed.
         """
-        _, tensors = self._ask({"do": "run", "peer": _known(peer)})
+        _, tensors = self._ask({"do": "run", "peer": _known(peer), "chunk": chunk, "bare": bare})
         return tensors
 
-    def time(self, peer: str, repetitions: int = 1, *, backward: bool = True) -> list[float]:
+    def time(
+        self,
+        peer: str,
+        repetitions: int = 1,
+        *,
+        backward: bool = True,
+        chunk: int = CHUNK,
+        bare: bool = False,
+    ) -> list[float]:
         """Return the seconds of each repetition of a peer's forward, and backward if asked for.
 
         Measured in the worker, by the wall clock, without what the hand-over costs. The first call
-        of a peer imports it as well: warm up once.
+        of a peer imports it as well: warm up once. `chunk` and `bare` are those of `run`.
 
         Raises:
             ValueError: no peer has this name.
             RuntimeError: the peer failed.
         """
         request = {"do": "time", "repetitions": repetitions, "backward": backward}
-        answer, _ = self._ask(request | {"peer": _known(peer)})
+        answer, _ = self._ask(request | {"peer": _known(peer), "chunk": chunk, "bare": bare})
         seconds: list[float] = answer["seconds"]
         return seconds
 

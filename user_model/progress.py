@@ -27,6 +27,8 @@ class EpochRecord:
         seconds: time spent training in this epoch, without validation.
         lr: learning rate of its last step.
         tokens_per_second: targets learned from in a second, over all workers.
+        padding_share: share of padding in what the model computes, of the epoch's first batch
+            alone, since all are packed alike; None where the model does not tell.
     """
 
     epoch: int
@@ -36,6 +38,7 @@ class EpochRecord:
     seconds: float
     lr: float
     tokens_per_second: float
+    padding_share: float | None = None  # absent in checkpoints from before it was recorded
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,16 @@ class Progress:
     stale: int = 0
     history: list[EpochRecord] = field(default_factory=list)
 
-    def close_epoch(self, validation: float | None, lr: float) -> tuple[EpochRecord, bool]:
+    def close_epoch(
+        self, validation: float | None, lr: float, padding_share: float | None
+    ) -> tuple[EpochRecord, bool]:
         """End the current epoch; return its record, and whether it is the best so far."""
         self.epoch += 1
         speed = self.tokens / max(self.seconds, 1e-9)
         loss = self.loss_sum / max(self.tokens, 1)
-        record = EpochRecord(self.epoch, self.step, loss, validation, self.seconds, lr, speed)
+        record = EpochRecord(
+            self.epoch, self.step, loss, validation, self.seconds, lr, speed, padding_share
+        )
         self.history.append(record)
         self.batch, self.tokens, self.loss_sum, self.seconds = 0, 0, 0.0, 0.0
         return record, self._is_best(validation)

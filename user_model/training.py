@@ -11,6 +11,7 @@ from user_model.batching import Batch, Batches, Histories, Int64
 from user_model.checkpoint import copy_state
 from user_model.distributed import Workers
 from user_model.optimizer import learning_rate
+from user_model.padding import padding_share
 from user_model.progress import EpochRecord, Progress, StepRecord, TrainingResult
 from user_model.recommender import Recommender
 from user_model.resume import TrainingCheckpoints, training_identity
@@ -135,7 +136,8 @@ class _Training:
             progress.loss_sum += loss * batch.n_tokens
             progress.seconds += time.perf_counter() - began
             self._after_step(loss, batch, last=number + 1 == len(epoch))
-        record, is_best = progress.close_epoch(self._validated(), self.lr)
+        padding = padding_share(self.model.sequence_model, torch.from_numpy(epoch[0].cu_seqlens))
+        record, is_best = progress.close_epoch(self._validated(), self.lr, padding)
         if is_best:
             self.best = copy_state(self.model)
         self._save()

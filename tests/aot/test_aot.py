@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -41,11 +42,24 @@ def test_shipped_kernels_pass(options):
     assert status == 0
     kernels = {row["variant"].split()[0] for row in report["rows"]}
     assert kernels >= {"conv_forward", "conv_backward", "infonce_forward", "infonce_dquery"}
+    assert kernels >= {"scan_forward", "backward_tiles", "backward_items", "group_states"}
 
 
 def test_the_golden_is_of_the_installed_triton():
     kept = json.loads(aot.GOLDEN.read_text(encoding="utf-8"))
     assert kept["triton"] == triton.__version__, "run python -m benchmarks.aot --update"
+
+
+@pytest.mark.skipif(not COMPILES, reason="TRITON_INTERPRET is set: nothing compiles")
+def test_every_width_of_the_scan_is_shipped():
+    shipped = {
+        (v.types["X"], v.constants["P"] * v.constants["BLOCKS"], v.constants["N"], architecture)
+        for v in aot.variants(["user_model.ops.scan_triton"])
+        for architecture in v.architectures
+        if v.kernel.__name__ == "scan_forward"
+    }
+    widths = (16, 32, 64)
+    assert shipped == set(product(("*bf16", "*fp32"), widths, widths, aot.ARCHITECTURES))
 
 
 @triton.jit

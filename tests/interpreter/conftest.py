@@ -6,6 +6,7 @@ Triton reads the variable when a kernel is decorated, so without it there is not
 """
 
 import importlib.util
+import math
 import os
 from pathlib import Path
 
@@ -55,3 +56,31 @@ def memory_holds_nan(monkeypatch):
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(before)
+
+
+@pytest.fixture
+def guarded_memory(monkeypatch):
+    """Put a margin around all memory that an op allocates; what was written there shows."""
+    margin, mark, made = 512, 77, []
+
+    def empty(*shape, dtype, device=None):
+        n = math.prod(shape)
+        memory = torch.full((n + 2 * margin,), mark, dtype=dtype, device=device)
+        made.append(memory)
+        return memory[margin : margin + n].view(shape)
+
+    def flat(shape):
+        return shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
+
+    def new_empty(self, *shape, dtype=None, device=None):
+        return empty(*flat(shape), dtype=dtype or self.dtype, device=device)
+
+    monkeypatch.setattr(torch, "empty", lambda *shape, **rest: empty(*flat(shape), **rest))
+    monkeypatch.setattr(torch, "empty_like", lambda like: empty(*like.shape, dtype=like.dtype))
+    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
+    yield made
+    monkeypatch.undo()
+    assert made, "the op allocated nothing that was seen"
+    for memory in made:
+        assert bool((memory[:margin] == mark).all())
+        assert bool((memory[-margin:] == mark).all())

@@ -119,6 +119,12 @@ def test_a_sequence_is_the_same_packed_or_alone_and_twice(bounds, run_with_gradi
     assert all(torch.equal(again[name], value) for name, value in packed.items())
 
 
+def test_writes_stay_in_their_rows(bounds, run_with_gradients, guarded_memory):
+    inputs = make([2, 0, 33], torch.float32)
+    got = run_with_gradients(triton_form(bounds([2, 0, 33])), inputs, NAMES)
+    assert any(memory.numel() >= got["y"].numel() for memory in guarded_memory)
+
+
 def test_gradcheck(bounds):
     inputs = make([2, 0, 3])
     leaves = [value.requires_grad_() for value in inputs.values()]

@@ -126,6 +126,12 @@ def test_gradcheck_and_the_same_bits_twice(run_with_gradients):
     assert torch.autograd.gradcheck(triton_form(fixed), values, fast_mode=True)
 
 
+def test_writes_stay_in_their_rows(run_with_gradients, guarded_memory):
+    leaves, fixed = make(21, 20, 20, 17, True, torch.float32)
+    got = run_with_gradients(triton_form(fixed), leaves, NAMES)
+    assert any(memory.numel() >= got["dquery"].numel() for memory in guarded_memory)
+
+
 def test_is_an_op_of_torch_library():
     leaves, (positive, negative, log_q, temperature, tile) = make(6, 4, 8, 5, True, torch.float32)
     values = [value.requires_grad_() for value in leaves.values()]

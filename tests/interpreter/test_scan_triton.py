@@ -12,10 +12,10 @@ import torch
 
 from user_model.ops import BackendUnavailableError, hydra_scan, plan
 from user_model.ops.scan_triton import scan_over, scan_triton
-from user_model.ops.scan_triton_configs import SHIPPED_CONFIGS
+from user_model.ops.scan_triton_configs import WIDTHS
+from user_model.ops.tiles import TILE as Q
 from user_model.ops.tiles import tile_work
 
-Q = SHIPPED_CONFIGS[0].tile
 LADDER = [1, 2, 3, Q - 1, Q, Q + 1, 2 * Q, 2 * Q + 1, 130]
 MODES = ("aligned", "runs", "long")
 DTYPES = (torch.float64, torch.float32, torch.float16)
@@ -50,7 +50,7 @@ def make(lengths, H=1, P=16, N=16, dtype=torch.float64, states=True, without=())
 
 
 def work_of(cu_seqlens, mode, group_tiles=1):
-    return tile_work(cu_seqlens, tile=Q, mode=mode, group_tiles=group_tiles)
+    return tile_work(cu_seqlens, mode=mode, group_tiles=group_tiles)
 
 
 def triton_form(cu_seqlens, mode, states=None, offset=None, group_tiles=1):
@@ -106,8 +106,9 @@ def check(bounds, compare, run_with_gradients):
         got = run_with_gradients(form, inputs, names(states))
         exact = reference_form(cu_seqlens, states, offset)
         expected = run_with_gradients(exact, doubled(inputs), names(states))
-        tolerance = TOLERANCES[inputs["x"].dtype]
-        compare(got, expected, tolerance, dA=max(tolerance, min(1e-3, 100 * tolerance)))
+        dtype = inputs["x"].dtype
+        looser = {"dA": 1e-3} if dtype == torch.float32 else {}
+        compare(got, expected, TOLERANCES[dtype], **looser)
 
     return run
 
@@ -115,24 +116,92 @@ def check(bounds, compare, run_with_gradients):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("mode", MODES)
 def test_is_the_reference(mode, dtype, check):
-    check(LADDER, make(LADDER, dtype=dtype, states=mode != "runs"), mode)
+    lengths = LADDER if dtype == torch.float64 else LADDER[:-1]
+    check(lengths, make(lengths, dtype=dtype, states=mode != "runs"), mode)
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    "lengths",
-    [[1] * (Q + 4), [0, 3, 0, 0, 2 * Q + 5, 0], [5 * Q + 3]],
-    ids=["ones", "empty", "one"],
+    ("lengths", "mode"),
+    [
+        ([1] * (Q + 4), "runs"),
+        *(([0, 3, 0, 0, 2 * Q + 5, 0], mode) for mode in MODES),
+        *(([5 * Q + 3], mode) for mode in MODES),
+    ],
+    ids=["ones", *(f"empty {mode}" for mode in MODES), *(f"one {mode}" for mode in MODES)],
 )
 def test_lengths(lengths, mode, check):
     check(lengths, make(lengths, states=mode != "runs"), mode, group_tiles=2)
 
 
-@pytest.mark.parametrize("mode", ["aligned", "runs"])
-@pytest.mark.parametrize(("P", "N"), [(16, 32), (32, 16), (32, 32), (16, 64), (64, 32), (64, 64)])
-def test_widths_and_heads(P, N, mode, check):
+# A head is shared among several programs, by type, where a width is 64.
+@pytest.mark.parametrize(
+    ("P", "N", "mode", "dtype"),
+    [
+        *((P, N, "aligned", torch.float64) for P in WIDTHS for N in WIDTHS),
+        (64, 32, "runs", torch.float64),
+        (32, 64, "long", torch.float64),
+        (64, 16, "long", torch.float32),
+        (64, 64, "runs", torch.float16),
+    ],
+    ids=str,
+)
+def test_widths_and_heads(P, N, mode, dtype, check):
     lengths = [3, Q + 2]
-    check(lengths, make(lengths, 2, P, N, states=mode != "runs"), mode)
+    check(lengths, make(lengths, 2, P, N, dtype, states=mode != "runs"), mode)
+
+
+def test_runs_are_aligned(bounds, compare, run_with_gradients):
+    lengths = [3, 1, Q + 2, 2 * Q - 1, 5]
+    cu_seqlens, inputs = bounds(lengths), make(lengths, states=False)
+    runs, aligned = (
+        run_with_gradients(triton_form(cu_seqlens, mode, states=False), inputs, names(False))
+        for mode in ("runs", "aligned")
+    )
+    compare(runs, aligned, 1e-12)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_order_of_users_does_not_matter(mode, bounds, compare, run_with_gradients):
+    """Bitwise where no two share a tile, but for the parameters, whose gradients are sums."""
+    lengths, order = [3, Q + 2, 1, 7], [2, 0, 3, 1]
+    states, inputs = mode != "runs", make(lengths, states=mode != "runs")
+    spans = torch.arange(sum(lengths)).split(lengths)
+    tokens = torch.cat([spans[s] for s in order])
+
+    def moved(values):
+        """Return what is of tokens or of sequences in the other order."""
+        by_rows = {sum(lengths): tokens, len(lengths): torch.tensor(order)}
+        rest = slice(None)
+        return {name: value[by_rows.get(len(value), rest)] for name, value in values.items()}
+
+    class Cotangents(torch.autograd.Function):
+        """Meet the cotangents of the first order."""
+
+        @staticmethod
+        def forward(ctx, value):
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return moved({"": gradient})[""]
+
+    form = triton_form(bounds(lengths), mode)
+    other = triton_form(bounds([lengths[s] for s in order]), mode)
+    first = run_with_gradients(form, inputs, names(states))
+    got = run_with_gradients(
+        lambda **leaves: tuple(map(Cotangents.apply, other(**leaves))), moved(inputs), names(states)
+    )
+    expected = moved(first)
+    parameters = ("dA", "dD", "ddt_bias")
+    compare(got, expected, 0.0 if states else 1e-12, **dict.fromkeys(parameters, 1e-12))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_writes_stay_in_their_rows(mode, bounds, run_with_gradients, guarded_memory):
+    lengths, states = [3, Q + 2], mode != "runs"
+    inputs = make(lengths, 2, 64, 16, torch.float32, states)
+    got = run_with_gradients(triton_form(bounds(lengths), mode), inputs, names(states))
+    assert any(memory.numel() >= got["y"].numel() for memory in guarded_memory)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -175,7 +244,7 @@ def test_gradients_through_one_output(kept, mode, bounds, compare, run_with_grad
     compare(got, run_with_gradients(only(reference_form(cu_seqlens)), inputs, one), 1e-12)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["runs", "long"])
 def test_gradcheck(mode, bounds):
     lengths = [2, 0, Q + 1]
     cu_seqlens, inputs = bounds(lengths), make(lengths, states=mode != "runs")
@@ -288,19 +357,25 @@ def test_is_an_op_of_torch_library(bounds):
         torch.ops.hydrarec.scan_triton.default,
         (
             *inputs, None, batch.segments, batch.positions, work.items, work.tiles, work.groups,
-            work.tile, False, batch.max_length, batch.n_sequences, True, True,
+            False, batch.max_length, batch.n_sequences, True, True,
         ),
         test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
     )  # fmt: skip
 
 
 def test_compiles_in_one_graph(bounds, compare, run_with_gradients):
+    """From the public function on: the plan holds the work lists."""
     lengths = [3, 2]
-    inputs = make(lengths, dtype=torch.float32)
-    form = triton_form(bounds(lengths), "aligned")
+    inputs, cu_seqlens = make(lengths, P=64, dtype=torch.float32, states=False), bounds(lengths)
+    batch = plan(cu_seqlens)
+
+    def form(x, dt, A, B, C, D, z, dt_bias):
+        options = {"dt_bias": dt_bias, "plan": batch, "backend": "triton"}
+        return (hydra_scan(x, dt, A, B, C, D, z, cu_seqlens, **options),)
+
     compiled = torch.compile(form, fullgraph=True, backend="aot_eager")
-    got = run_with_gradients(compiled, inputs, names(True))
-    compare(got, run_with_gradients(form, inputs, names(True)), 1e-6)
+    got = run_with_gradients(compiled, inputs, names(False))
+    compare(got, run_with_gradients(form, inputs, names(False)), 0.0)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from user_model.batching import Batches, Windows
+from user_model.ops import plan
 
 
 def rows_of(*rows):
@@ -115,6 +117,17 @@ def test_domain_temperature_goes_from_proportional_to_uniform():
     # sqrt(20) / (sqrt(20) + sqrt(300))
     assert between == pytest.approx(0.205, abs=0.02)
     assert as_many == pytest.approx(everything, rel=0.05)
+
+
+def test_an_epoch_of_packed_batches_has_no_padding_for_the_compiled_model(circles, domain_starts):
+    """Each batch is its windows end to end; what walks over tokens walks over nothing else."""
+    packer = batches(circles, domain_starts, max_history=5)
+    epoch = packer.epoch(0)
+    assert sum(epoch[i].n_tokens for i in range(len(epoch))) == packer.n_targets
+    for batch in (epoch[i] for i in range(len(epoch))):
+        assert np.diff(batch.cu_seqlens).min() >= 1
+        assert batch.cu_seqlens[-1] == len(batch.items) == len(batch.targets)
+        assert plan(torch.from_numpy(batch.cu_seqlens)).padding_share("cpu") == 0.0
 
 
 def test_nothing_to_learn_and_items_outside_the_domains_raise():

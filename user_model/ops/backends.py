@@ -3,7 +3,8 @@
 import functools
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 
@@ -74,17 +75,38 @@ def _choose(available: Sequence[str], device: torch.device) -> str:
     return "torch"
 
 
-@torch.compiler.assume_constant_result
-@functools.cache
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def constant(function: Function) -> Function:
+    """Let torch.compile take what the function returns as it is.
+
+    torch.compiler.assume_constant_result does the same, but imports torch._dynamo for it, which
+    takes as long as all of torch.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@constant
 def triton_found() -> bool:
     """Whether triton is installed."""
-    return importlib.util.find_spec("triton") is not None
+    return _found("triton")
 
 
-@torch.compiler.assume_constant_result
-@functools.cache
+@constant
 def cpu_problem() -> str:
     """Say what keeps the CPU kernels from being compiled; an empty string where nothing does."""
+    return _cpu_problem()
+
+
+@functools.cache
+def _found(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+@functools.cache
+def _cpu_problem() -> str:
     try:
         from user_model.ops import convolution_cpu, elementwise_cpu, scan_cpu  # noqa: F401
     except Exception as error:  # whatever numba finds missing: said once, and torch is as right

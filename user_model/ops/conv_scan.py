@@ -72,7 +72,7 @@ def conv_scan(
     """
     took = resolve("conv_scan", backend, BACKENDS, x.device)
     batch = planned(cu_seqlens, x.shape[0], plan)
-    _check(x, selected, weight, bias, conv_state, batch)
+    _check(x, selected, z, weight, bias, conv_state, batch)
     states = (conv_state, initial_state, position_offset)
     arguments = (x, selected, A, D, z, weight, bias, batch, dt_bias, states, return_final_state)
     y, final = (
@@ -159,13 +159,19 @@ def _fused(
 def _check(
     x: Tensor,
     selected: Tensor,
+    z: Tensor | None,
     weight: Tensor,
     bias: Tensor,
     conv_state: Tensor | None,
     batch: Plan,
 ) -> None:
     fits = x.dim() == 3 and selected.dim() == 3 and selected.shape[:2] == x.shape[:2]
-    if not fits or selected.shape[2] % 2 == 0 or selected.dtype != x.dtype:
+    if (
+        not fits
+        or not x.is_floating_point()
+        or selected.shape[2] % 2 == 0
+        or selected.dtype != x.dtype
+    ):
         raise ValueError(
             f"conv_scan: x, selected: got {x.dtype} {list(x.shape)} and {selected.dtype} "
             f"{list(selected.shape)}, expected one type, [T, H, P] and [T, H, 2N + 1]"
@@ -177,6 +183,15 @@ def _check(
         "conv_state": (conv_state, (batch.n_sequences, H, K, TAPS - 1)),
     }
     _check_shapes(expected, x, selected)
+    for name, tensor in (("z", z), ("weight", weight), ("bias", bias), ("conv_state", conv_state)):
+        if tensor is not None and tensor.dtype != x.dtype:
+            raise ValueError(
+                f"conv_scan: {name}: got {tensor.dtype}, expected {x.dtype}, the type of x"
+            )
+    if z is not None and x.shape[2] % 2:
+        raise ValueError(
+            f"conv_scan: z: got head width {x.shape[2]}, expected an even one for RoPE"
+        )
 
 
 def _check_shapes(

@@ -85,9 +85,11 @@ def causal_conv(
     Raises:
         ValueError: a shape, a type, the activation or the backend is not as described.
     """
-    took = resolve("causal_conv", backend, BACKENDS, x.device)
     batch = planned(cu_seqlens, x.shape[0], plan)
     _check(x, weight, bias, initial_state, activation, batch)
+    many = backend == "auto" and weight.shape[1] > CPU_TAPS
+    fitting = [name for name in BACKENDS if name != "cpu"] if many else BACKENDS
+    took = resolve("causal_conv", backend, fitting, x.device)
     silu = activation == "silu"
     if took == "reference":
         y, tails = conv_reference(x, weight, bias, cu_seqlens, initial_state, silu=silu)

@@ -21,14 +21,12 @@ from user_model.ops.convolution_kernels import (
     conv_forward,
 )
 from user_model.ops.packing import Plan
+from user_model.ops.triton_devices import NAMES, Signature, check_launchable
 
 WIDTHS = (2, 3, 4)
 _WARPS, _STAGES = 4, 1
 # Rows and channels of a tile by bytes an element: a row of a tile is one or two 128-byte lines.
 _TILES = {2: (32, 64), 4: (32, 32), 8: (32, 32)}
-NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
-
-Signature = tuple[Any, dict[str, str], dict[str, Any], int, int]
 
 
 def conv_triton(
@@ -61,7 +59,7 @@ def conv_triton(
         BackendUnavailableError: another W, no GPU and no interpreter, or bfloat16 in the
             interpreter.
     """
-    check_launchable("causal_conv", x_TK, conv_forward)
+    check_launchable("causal_conv", x_TK)
     if weight_KW.shape[1] not in WIDTHS:
         raise BackendUnavailableError(
             f"causal_conv: backend 'triton': weight has {weight_KW.shape[1]} taps, expected one of "
@@ -72,25 +70,6 @@ def conv_triton(
         silu, return_final_state,
     )  # fmt: skip
     return y_TK, final_SKV
-
-
-def check_launchable(op: str, tensor: Tensor, kernel: Any) -> None:
-    """Raise BackendUnavailableError unless `kernel` can run on what `tensor` is.
-
-    Triton decides between compiler and interpreter when a kernel is decorated, so the kernel is
-    asked, not the environment.
-    """
-    interpreted = not isinstance(kernel, triton.JITFunction)
-    if not interpreted and not tensor.is_cuda:
-        raise BackendUnavailableError(
-            f"{op}: backend 'triton' needs tensors on a GPU, got {tensor.device}; use another "
-            "backend, or set TRITON_INTERPRET=1 before Python starts (slow, for tests)"
-        )
-    if interpreted and tensor.dtype == torch.bfloat16:
-        raise BackendUnavailableError(
-            f"{op}: backend 'triton': Triton's interpreter computes wrongly in bfloat16; use "
-            "float32, float16 or float64, or unset TRITON_INTERPRET and use a GPU"
-        )
 
 
 @torch.library.custom_op("hydrarec::conv_triton", mutates_args=())

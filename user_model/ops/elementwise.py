@@ -39,6 +39,7 @@ def gated_norm(
             f"gated_norm: got y {list(y.shape)}, gate {list(gate.shape)}, weight "
             f"{list(weight.shape)}, expected [T, H, P] twice and [H, P]"
         )
+    _check_type("gated_norm", "gate", gate, y)
     if _on_cpu("gated_norm", backend, y):
         from user_model.ops import elementwise_cpu
 
@@ -73,6 +74,7 @@ def rope_product(
             f"rope_product: got y {list(y.shape)}, z {list(z.shape)}, expected [T, H, P] twice, "
             "P even"
         )
+    _check_type("rope_product", "z", z, y)
     batch = planned(cu_seqlens, y.shape[0], plan)
     check_offset(position_offset, batch)
     if _on_cpu("rope_product", backend, y):
@@ -96,6 +98,11 @@ def swiglu(gate_up: Tensor, *, backend: str = "auto") -> Tensor:
         return elementwise_cpu.swiglu(gate_up)
     gate, up = gate_up.chunk(2, -1)
     return functional.silu(gate) * up
+
+
+def _check_type(op: str, name: str, values: Tensor, y: Tensor) -> None:
+    if values.dtype != y.dtype:
+        raise ValueError(f"{op}: {name}: got {values.dtype}, expected {y.dtype}, the type of y")
 
 
 def _on_cpu(op: str, backend: str, values: Tensor) -> bool:

@@ -141,7 +141,7 @@ def _gated_norm_backward(
     sums = weight.new_zeros((_n_parts(T), *weight.shape))
 
     def run(part: int, first: int, last: int) -> None:
-        memory = _memory(y, 4 * weight.shape[1])
+        memory = _memory(y, 6 * weight.shape[1])
         kernels.gated_norm_backward(
             ZERO[y.dtype], rows(y), rows(gate), address(weight), rows(dout), rows(dy), rows(dgate),
             address(sums[part]), address(memory), H, P, eps, first, last,

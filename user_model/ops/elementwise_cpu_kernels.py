@@ -113,9 +113,12 @@ def gated_norm_forward(zero, y, gate, weight, out, memory, H, P, eps, first, las
 def gated_norm_backward(
     zero, y, gate, weight, dout, dy, dgate, dweight, memory, H, P, eps, first, last
 ):
-    """Write dy and dgate, add to dweight [H, padded P]; memory: 4 padded rows, a wide vector."""
+    """Write dy and dgate, add to dweight [H, padded P]; memory: 6 padded rows, a wide vector.
+
+    The results have rows of their own: a NaN in their padding would reach the next row's sums.
+    """
     wide = padded_width(P)
-    clear(zero, memory, 4 * wide)
+    clear(zero, memory, 6 * wide)
     for t in range(first, last):
         for h in range(H):
             copy_row(zero, memory, 0, y.base, _row(y, t, h), P)
@@ -140,10 +143,10 @@ def gated_norm_backward(
                 value = load(zero, memory, wide + k)
                 share = sigmoid(value)
                 slope = share + value * (share - share * share)
-                store(memory, wide + k, du * load(zero, memory, k) * slope)
-                store(memory, k, du * value * share)
-            copy_row(zero, dy.base, _row(dy, t, h), memory, 0, P)
-            copy_row(zero, dgate.base, _row(dgate, t, h), memory, wide, P)
+                store(memory, 5 * wide + k, du * load(zero, memory, k) * slope)
+                store(memory, 4 * wide + k, du * value * share)
+            copy_row(zero, dy.base, _row(dy, t, h), memory, 4 * wide, P)
+            copy_row(zero, dgate.base, _row(dgate, t, h), memory, 5 * wide, P)
 
 
 @kernel

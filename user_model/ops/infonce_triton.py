@@ -17,8 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 from user_model.ops.backends import BackendUnavailableError
-from user_model.ops.convolution_triton import NAMES, Signature, check_launchable
 from user_model.ops.infonce_kernels import infonce_dnegatives, infonce_dquery, infonce_forward
+from user_model.ops.triton_devices import NAMES, Signature, check_launchable
 
 # (M, N, warps, stages) by bytes an element and D: what stays in registers and under 48 KB of shared
 # memory. M and N stay below 64, so that Hopper's dots are mma.sync, as Ampere's.
@@ -26,7 +26,7 @@ _TILES = {
     (2, 16): (32, 32, 4, 2), (2, 32): (32, 32, 4, 2), (2, 64): (32, 32, 4, 2),
     (2, 128): (32, 32, 4, 2), (2, 256): (32, 32, 4, 2), (2, 512): (16, 16, 4, 1),
     (4, 16): (16, 16, 4, 1), (4, 32): (16, 16, 4, 1), (4, 64): (16, 16, 4, 1),
-    (4, 128): (16, 16, 8, 1), 
+    (4, 128): (16, 16, 8, 1),
     (8, 16): (16, 16, 4, 1), (8, 32): (16, 16, 4, 1), (8, 64): (16, 16, 4, 1),
     (8, 128): (16, 16, 8, 1),
 }  # fmt: skip
@@ -61,7 +61,7 @@ def infonce_triton(
         BackendUnavailableError: d too wide for a program, no GPU and no interpreter, or bfloat16
             in the interpreter.
     """
-    check_launchable("sampled_infonce", query_Td, infonce_forward)
+    check_launchable("sampled_infonce", query_Td)
     widest = max(D for size, D in _TILES if size == query_Td.element_size())
     if query_Td.shape[1] > widest:
         raise BackendUnavailableError(

@@ -40,7 +40,8 @@ def kernel(function: Callable[..., None]) -> Callable[..., None]:
     Raises:
         RuntimeError: no folder for the cache can be written to; set NUMBA_CACHE_DIR to one.
     """
-    dispatcher = njit(nogil=True)(function)
+    # Division by zero gives infinity or NaN, as everywhere in tensors: no exception in a thread.
+    dispatcher = njit(nogil=True, error_model="numpy")(function)
     dispatcher._cache = _SourcesCache(function)
     compiled: Callable[..., None] = dispatcher
     return compiled

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from user_model.ops.tiles import TILE, TileWork, batch_work, both_works, triton_may_run
+
 LONGEST_CHUNK = 32
 # The cost of a choice, in entries of the Q x Q matrices (a fit to CPU timings at N = P = 32): a
 # slot is a row of Q and its gathers; a chunk carries a state once any sequence has two chunks.
@@ -48,6 +50,8 @@ class Plan:
         token_slots: int64 [T], the slot of each token.
         order: int64 [F], the non-empty sequences, most chunks first.
         last_chunks: int64 [F], the last chunk of each sequence of `order`.
+        tile_works: what the Triton scan walks over, without and with states; None where Triton
+            cannot run, and in a plan made by `of`.
     """
 
     cu_seqlens: Tensor
@@ -61,6 +65,7 @@ class Plan:
     token_slots: Tensor
     order: Tensor
     last_chunks: Tensor
+    tile_works: tuple[TileWork, TileWork] | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -92,12 +97,22 @@ class Plan:
         """`step_counts` as Python integers; not for code that torch.compile traces."""
         return tuple(self.step_counts.tolist())
 
+    def tile_work(self, *, states: bool) -> TileWork:
+        """Return what the Triton scan walks over; made on the host if the plan holds none.
+
+        Args:
+            states: whether initial or final states are asked for.
+        """
+        if self.tile_works is None:
+            return batch_work(self.cu_seqlens, states=states)
+        return self.tile_works[states]
+
     def padding_share(self, backend: str) -> float:
         """Return the share of the slots that the backend's scan computes and that hold no token.
 
         Args:
             backend: "reference" and "cpu" walk the tokens alone: 0; "torch" fills up the last chunk
-                of each sequence.
+                of each sequence, "triton" the last tile of each work item (without states).
 
         Raises:
             ValueError: the backend's slots are not known here.
@@ -105,13 +120,21 @@ class Plan:
         if backend in ("reference", "cpu"):
             return 0.0
         if backend == "torch":
-            return 1.0 - self.n_tokens / max(self.slot_tokens.shape[0], 1) if self.n_tokens else 0.0
-        raise ValueError(
-            f"padding_share: got backend {backend!r}, expected 'reference', 'cpu' or 'torch'"
-        )
+            slots = self.slot_tokens.shape[0]
+        elif backend == "triton":
+            slots = TILE * self.tile_work(states=False).tiles.shape[0]
+        else:
+            raise ValueError(
+                f"padding_share: got backend {backend!r}, expected 'reference', 'cpu', 'torch' or "
+                "'triton'"
+            )
+        return 1.0 - self.n_tokens / slots if slots else 0.0
 
     def tensors(self) -> list[Tensor]:
-        """Return all tensors, in a fixed order, as custom ops take them; no padding is bool [0]."""
+        """Return the tensors, in a fixed order, as custom ops take them; no padding is bool [0].
+
+        Those of `tile_works` are not among them: the Triton scan takes them by themselves.
+        """
         padding = self.padding
         if padding is None:
             padding = torch.empty(0, dtype=torch.bool, device=self.segments.device)
@@ -216,6 +239,7 @@ def plan(cu_seqlens: Tensor, *, chunk: int | None = None) -> Plan:
         ),
         order=order.to(device),
         last_chunks=(starts[chunks_S[order] - 1] + torch.arange(order.numel())).to(device),
+        tile_works=both_works(cu, device) if triton_may_run(device) else None,
     )
 
 

@@ -32,9 +32,10 @@ from user_model.ops.cpu_memory import (
     units_of,
 )  # fmt: skip
 from user_model.ops.cpu_rows import BLOCK
-from user_model.ops.scan_cpu_backward import Gradients, Sweep, backward, sweep_sizes
+from user_model.ops.scan_cpu_backward import backward
 from user_model.ops.scan_cpu_block import Block, Problem, Work, block_sizes, work_sizes
 from user_model.ops.scan_cpu_forward import forward
+from user_model.ops.scan_cpu_sweep import Gradients, Sweep, sweep_sizes
 from user_model.ops.threads import spread
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from user_model.ops.backends import BackendUnavailableError
+from user_model.ops.backends import BackendUnavailableError, constant
 from user_model.ops.packing import Plan
 from user_model.ops.rotary import rope_planned
 
@@ -93,12 +93,12 @@ def _check_there(device: torch.device) -> None:
         )
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _installed() -> bool:
     return importlib.util.find_spec("mamba_ssm") is not None
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _interpreted() -> bool:
     return bool(importlib.import_module("triton").knobs.runtime.interpret)
 

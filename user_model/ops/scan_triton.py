@@ -15,17 +15,12 @@ import torch
 from torch import Tensor
 
 from user_model.ops import scan_triton_launch as launch
-from user_model.ops.convolution_triton import check_launchable
 from user_model.ops.packing import Plan
-from user_model.ops.scan_triton_configs import (
-    SHIPPED_CONFIGS,
-    aot_signatures,
-    config_for,
-)
-from user_model.ops.scan_triton_forward import scan_forward
-from user_model.ops.tiles import TileWork, work_of
+from user_model.ops.scan_triton_configs import aot_signatures, blocks_for, check_supported
+from user_model.ops.tiles import TileWork
+from user_model.ops.triton_devices import check_launchable
 
-__all__ = ["SHIPPED_CONFIGS", "aot_signatures", "scan_over", "scan_triton"]
+__all__ = ["aot_signatures", "scan_over", "scan_triton"]
 
 
 def scan_triton(
@@ -71,11 +66,10 @@ def scan_triton(
         BackendUnavailableError: another P or N, no GPU and no interpreter, a GPU before compute
             capability 8.0, or bfloat16 in the interpreter.
     """
-    check_launchable("hydra_scan", x_THP, scan_forward)
-    states = initial_SHNP is not None or return_final_state
-    tile = config_for(x_THP, B_THN.shape[-1]).tile
+    check_launchable("hydra_scan", x_THP)
+    check_supported(x_THP, B_THN.shape[-1])
     return scan_over(
-        work_of(plan, tile=tile, states=states),
+        plan.tile_work(states=initial_SHNP is not None or return_final_state),
         x_THP, dt_TH, A_H, B_THN, C_THN, D_H, z_THP, plan,
         dt_bias_H=dt_bias_H, initial_SHNP=initial_SHNP, position_offset_S=position_offset_S,
         return_final_state=return_final_state,
@@ -105,7 +99,7 @@ def scan_over(
     learning = any(value is not None and value.requires_grad for value in inputs)
     y_THP, final_SHNP, _, _ = _scan(
         *inputs, position_offset_S, plan.segments, plan.positions, work.items, work.tiles,
-        work.groups, work.tile, work.mode == "runs", plan.max_length, plan.n_sequences,
+        work.groups, work.mode == "runs", plan.max_length, plan.n_sequences,
         return_final_state, learning and torch.is_grad_enabled(),
     )  # fmt: skip
     return y_THP, final_SHNP if return_final_state else None
@@ -128,18 +122,18 @@ def _scan(
     items: Tensor,
     tiles: Tensor,
     groups: Tensor,
-    tile: int,
     runs: bool,
     longest: int,
     n_sequences: int,
     return_final: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    scan = launch.make_scan(
-        x, dt, A, B, C, D, z, dt_bias, initial, position_offset, segments, positions, items, tiles,
-        groups, tile, runs, longest, n_sequences,
-    )  # fmt: skip
-    return launch.forward(scan, final=return_final, save=save)
+    with torch.cuda.device_of(x):
+        scan = launch.make_scan(
+            x, dt, A, B, C, D, z, dt_bias, initial, position_offset, segments, positions, items,
+            tiles, groups, runs, longest, n_sequences,
+        )  # fmt: skip
+        return launch.forward(scan, final=return_final, save=save)
 
 
 @_scan.register_fake
@@ -159,7 +153,6 @@ def _(
     items: Tensor,
     tiles: Tensor,
     groups: Tensor,
-    tile: int,
     runs: bool,
     longest: int,
     n_sequences: int,
@@ -167,16 +160,17 @@ def _(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = torch.promote_types(x.dtype, torch.float32)
-    of_state = (x.shape[1], B.shape[2], x.shape[2])
+    (T, H, P), N = x.shape, B.shape[2]
+    blocks = blocks_for(P, N, x.itemsize)
 
     def made(wanted: bool, *shape: int) -> Tensor:
         return x.new_empty(shape if wanted else (0,), dtype=dtype)
 
     return (
         x.new_empty(x.shape),
-        made(return_final, n_sequences, *of_state),
-        made(save, tiles.shape[0], *of_state),
-        made(save, *dt.shape),
+        made(return_final, n_sequences, H, N, P),
+        made(save, tiles.shape[0], H * blocks, N, P // blocks),
+        made(save, T, H * blocks),
     )
 
 
@@ -201,16 +195,16 @@ def _scan_backward(
     items: Tensor,
     tiles: Tensor,
     groups: Tensor,
-    tile: int,
     runs: bool,
     longest: int,
     n_sequences: int,
 ) -> list[Tensor]:
-    scan = launch.make_scan(
-        x, dt, A, B, C, D, z, dt_bias, initial, position_offset, segments, positions, items, tiles,
-        groups, tile, runs, longest, n_sequences,
-    )  # fmt: skip
-    gradients = launch.backward(scan, states, steps, dy, dfinal)
+    with torch.cuda.device_of(x):
+        scan = launch.make_scan(
+            x, dt, A, B, C, D, z, dt_bias, initial, position_offset, segments, positions, items,
+            tiles, groups, runs, longest, n_sequences,
+        )  # fmt: skip
+        gradients = launch.backward(scan, states, steps, dy, dfinal)
     return [value for value in gradients if value is not None]
 
 
@@ -253,7 +247,7 @@ def _backward(ctx: Any, dy: Tensor, dfinal: Tensor, *_: Tensor) -> tuple[Tensor 
         )
     )
     of_floats = [None if value is None else next(gradients) for value in tensors[:9]]
-    return (*of_floats, *[None] * 12)
+    return (*of_floats, *[None] * 11)
 
 
 _scan.register_autograd(_backward, setup_context=_setup_context)

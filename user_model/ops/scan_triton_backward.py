@@ -39,22 +39,23 @@ from user_model.ops.scan_triton_kernels import (
 def backward_tiles(
     X, A, B, C, D, Z, SEGMENT, TURN_ROW, TURNS, TILES, STATES, STEPS, DOUT,
     DY, DZ, DC, DLOG, DSKIP,
-    x_stride, b_stride, c_stride, z_stride, H,
-    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, ACC: tl.constexpr,
+    x_stride, b_stride, c_stride, z_stride, J,
+    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BLOCKS: tl.constexpr, ACC: tl.constexpr,
     HAS_INITIAL: tl.constexpr,
 ):  # fmt: skip
-    """Write DC [T, H, N], DLOG [T, H] and the tile's share of the gradient of D, DSKIP [G, H].
+    """Write DC [T, J, N], DLOG [T, J] and the tile's share of the gradient of D, DSKIP [G, J].
 
-    With Z also DZ and DY [T, H, P]; without it DY is DOUT.
+    With Z also DZ and DY [T, J, P]; without it DY is DOUT.
     """
     DOT: tl.constexpr = X.dtype.element_ty
-    tile, head = (tl.program_id(0) // H).to(tl.int64), tl.program_id(0) % H
+    tile, block = (tl.program_id(0) // J).to(tl.int64), tl.program_id(0) % J
+    head = block // BLOCKS
     first, end = tl.load(TILES + tile * 3), tl.load(TILES + tile * 3 + 1)
     carried = tl.load(TILES + tile * 3 + 2) > 0
     order_Q = tl.arange(0, Q)
     inside_Q = order_Q < end - first
     paths_QQ = order_Q[:, None] >= order_Q[None, :]
-    step_Q = load_tokens(STEPS, first, head, H, inside_Q, Q)
+    step_Q = load_tokens(STEPS, first, block, J, inside_Q, Q)
     sound_Q = inside_Q
     if SEGMENT is not None:
         segment_Q = load_segments(SEGMENT, first, inside_Q, Q)
@@ -63,16 +64,16 @@ def backward_tiles(
         lost_Q = ~finite(step_Q)
         sound_Q = inside_Q & ~lost_Q
         step_Q = cleaned(step_Q)
-    x_QP = load_rows(X, first * x_stride + head * P, x_stride, sound_Q, Q, P)
+    x_QP = load_rows(X, first * x_stride + block * P, x_stride, sound_Q, Q, P)
     b_QN = load_rows(B, first * b_stride + head * N, b_stride, sound_Q, Q, N)
     c_QN = load_rows(C, first * c_stride + head * N, c_stride, sound_Q, Q, N)
-    dy_QP = load_rows(DOUT, (first * H + head) * P, H * P, inside_Q, Q, P)
+    dy_QP = load_rows(DOUT, (first * J + block) * P, J * P, inside_Q, Q, P)
     log_Q, _ = log_decays(step_Q, tl.load(A + head))
     weight_QQ = decay_over(paths_QQ, log_Q, ACC) * step_Q[None, :]
     mixing_QQ = tl.dot(c_QN, tl.trans(b_QN), input_precision="ieee", out_dtype=ACC) * weight_QQ
     since_Q = tl.exp(log_Q.to(ACC))
     of_state_NP = tl.arange(0, N)[:, None] * P + tl.arange(0, P)[None, :]
-    at_state = STATES + (tile * H + head) * (N * P) + of_state_NP
+    at_state = STATES + (tile * J + block) * (N * P) + of_state_NP
     state_NP = tl.load(at_state, mask=carried | HAS_INITIAL, other=0.0).to(DOT)
 
     if Z is not None:
@@ -83,12 +84,12 @@ def backward_tiles(
         y_QP += tl.load(D + head).to(ACC) * x_QP.to(ACC)
         if SEGMENT is not None:
             y_QP = tl.where(lost_Q[:, None], float("nan"), y_QP)
-        cos_QR, sin_QR = load_turns(TURNS, TURN_ROW, first, inside_Q, Q, P)
+        cos_QR, sin_QR = load_turns(TURNS, TURN_ROW, first, block, inside_Q, Q, P, BLOCKS)
         dz_QP = rotate(dy_QP.to(ACC) * y_QP, cos_QR, -sin_QR, Q, P)
-        store_rows(DZ, (first * H + head) * P, H * P, inside_Q, dz_QP, Q, P)
-        z_QP = load_rows(Z, first * z_stride + head * P, z_stride, inside_Q, Q, P).to(ACC)
+        store_rows(DZ, (first * J + block) * P, J * P, inside_Q, dz_QP, Q, P)
+        z_QP = load_rows(Z, first * z_stride + block * P, z_stride, inside_Q, Q, P).to(ACC)
         dy_QP = (dy_QP.to(ACC) * rotate(z_QP, cos_QR, sin_QR, Q, P)).to(DOT)
-        store_rows(DY, (first * H + head) * P, H * P, inside_Q, dy_QP, Q, P)
+        store_rows(DY, (first * J + block) * P, J * P, inside_Q, dy_QP, Q, P)
     if SEGMENT is not None:
         lost_Q = poisoned(lost_Q | broken_rows(dy_QP), segment_Q)
         dy_QP = cleaned(dy_QP)
@@ -96,7 +97,7 @@ def backward_tiles(
     dskip = tl.sum(dy_QP.to(ACC) * x_QP.to(ACC))
     if SEGMENT is not None:
         dskip = tl.where(tl.max(tl.where(lost_Q, 1, 0), 0) > 0, float("nan"), dskip)
-    tl.store(DSKIP + tile * H + head, dskip)
+    tl.store(DSKIP + tile * J + block, dskip)
 
     # Row k, column j: the paths from j to k and to all that come after k.
     dproduct_QQ = tl.dot(dy_QP, tl.trans(x_QP), input_precision="ieee", out_dtype=ACC)
@@ -115,31 +116,33 @@ def backward_tiles(
     if SEGMENT is not None:
         dc_QN = tl.where(lost_Q[:, None], float("nan"), dc_QN)
         dlog_Q = tl.where(lost_Q, float("nan"), dlog_Q)
-    store_rows(DC, (first * H + head) * N, H * N, inside_Q, dc_QN, Q, N)
-    store_tokens(DLOG, first, head, H, inside_Q, dlog_Q, Q)
+    store_rows(DC, (first * J + block) * N, J * N, inside_Q, dc_QN, Q, N)
+    store_tokens(DLOG, first, block, J, inside_Q, dlog_Q, Q)
 
 
 @triton.jit
 def backward_items(
     X, DT, BIAS, A, B, C, D, SEGMENT, ITEMS, STATES, STEPS, DY, DLOG, DFINAL,
     DX, DDT, DB, DINITIAL, DA,
-    x_stride, dt_stride, b_stride, c_stride, H,
-    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, ACC: tl.constexpr,
+    x_stride, dt_stride, b_stride, c_stride, J,
+    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BLOCKS: tl.constexpr, ACC: tl.constexpr,
     HAS_INITIAL: tl.constexpr,
 ):  # fmt: skip
-    """Write DX, DDT, DB, the item's share of the gradient of A, DA [W, H], and DINITIAL if given.
+    """Write DX, DDT, DB, the item's share of the gradient of A, DA [W, J], and DINITIAL if given.
 
-    DFINAL and DINITIAL are rows of states, one a work item, named by it.
+    DDT is [T, J] and DB [T, J, N], sums over the columns of a block. DFINAL and DINITIAL are rows
+    of states, one a work item, named by it.
     """
     DOT: tl.constexpr = X.dtype.element_ty
-    item, head = (tl.program_id(0) // H).to(tl.int64), tl.program_id(0) % H
+    item, block = (tl.program_id(0) // J).to(tl.int64), tl.program_id(0) % J
+    head = block // BLOCKS
     begin, end = tl.load(ITEMS + item * 4), tl.load(ITEMS + item * 4 + 1)
     tile, state_row = tl.load(ITEMS + item * 4 + 2), tl.load(ITEMS + item * 4 + 3)
     order_Q = tl.arange(0, Q)
     of_state_NP = tl.arange(0, N)[:, None] * P + tl.arange(0, P)[None, :]
     a, d = tl.load(A + head).to(ACC), tl.load(D + head).to(ACC)
     if DFINAL is not None:
-        dstate_NP = tl.load(DFINAL + (state_row * H + head) * (N * P) + of_state_NP).to(ACC)
+        dstate_NP = tl.load(DFINAL + (state_row * J + block) * (N * P) + of_state_NP).to(ACC)
     else:
         dstate_NP = tl.zeros([N, P], dtype=ACC)
     da = tl.zeros([], ACC)
@@ -149,7 +152,7 @@ def backward_items(
         first = begin + number * Q
         inside_Q = order_Q < end - first
         # What K1 found, a sum over the paths that end in this tile; NaN where a sequence is lost.
-        dlog_Q = load_tokens(DLOG, first, head, H, inside_Q, Q)
+        dlog_Q = load_tokens(DLOG, first, block, J, inside_Q, Q)
         sound_Q = inside_Q
         # Rows are sources, columns targets: the transpose of the forward's matrices.
         paths_QQ = order_Q[:, None] <= order_Q[None, :]
@@ -160,11 +163,11 @@ def backward_items(
             paths_QQ = paths_QQ & (segment_Q[:, None] == segment_Q[None, :])
             lost_Q = ~finite(dlog_Q)
             sound_Q = inside_Q & ~lost_Q
-        step_Q = load_tokens(STEPS, first, head, H, sound_Q, Q)
-        x_QP = load_rows(X, first * x_stride + head * P, x_stride, sound_Q, Q, P)
+        step_Q = load_tokens(STEPS, first, block, J, sound_Q, Q)
+        x_QP = load_rows(X, first * x_stride + block * P, x_stride, sound_Q, Q, P)
         b_QN = load_rows(B, first * b_stride + head * N, b_stride, sound_Q, Q, N)
         c_QN = load_rows(C, first * c_stride + head * N, c_stride, sound_Q, Q, N)
-        dy_QP = load_rows(DY, (first * H + head) * P, H * P, sound_Q, Q, P)
+        dy_QP = load_rows(DY, (first * J + block) * P, J * P, sound_Q, Q, P)
         log_Q, log_all = log_decays(step_Q, a)
         decay_QQ = decay_over(paths_QQ, log_Q, ACC, TRANSPOSED=True)
         to_end_Q = tl.exp((log_all - log_Q).to(ACC))
@@ -179,7 +182,7 @@ def backward_items(
         dx_QP = dinput_QP * step_Q[:, None] + d * dy_QP.to(ACC)
         if SEGMENT is not None:
             dx_QP = tl.where(lost_Q[:, None], float("nan"), dx_QP)
-        store_rows(DX, (first * H + head) * P, H * P, inside_Q, dx_QP, Q, P)
+        store_rows(DX, (first * J + block) * P, J * P, inside_Q, dx_QP, Q, P)
 
         dproduct_QQ = tl.dot(x_QP, tl.trans(dy_QP), input_precision="ieee", out_dtype=ACC)
         dproduct_QQ *= decay_QQ
@@ -192,14 +195,14 @@ def backward_items(
         db_QN *= step_Q[:, None]
         if SEGMENT is not None:
             db_QN = tl.where(lost_Q[:, None], float("nan"), db_QN)
-        store_rows(DB, (first * H + head) * N, H * N, inside_Q, db_QN, Q, N)
+        store_rows(DB, (first * J + block) * N, J * N, inside_Q, db_QN, Q, N)
 
         # From here on the gradient of the state before this tile, first what passes right through.
         dstate_NP *= tl.exp(log_all.to(ACC))
         if SEGMENT is not None:
             dstate_NP = tl.where(last == previous, dstate_NP, 0.0)
         carried = (number > 0) | HAS_INITIAL
-        at_state = STATES + ((tile + number) * H + head) * (N * P) + of_state_NP
+        at_state = STATES + ((tile + number) * J + block) * (N * P) + of_state_NP
         passed = tl.sum(dstate_NP * tl.load(at_state, mask=carried, other=0.0))
         if SEGMENT is not None:  # a broken state is no business of a tile that it does not pass
             passed = tl.where(last == previous, passed, 0.0)
@@ -209,7 +212,7 @@ def backward_items(
         draw_Q = (dstep_Q + dlog_Q * a) * sigmoid(raw_Q)
         if SEGMENT is not None:
             draw_Q = tl.where(lost_Q, float("nan"), draw_Q)
-        store_tokens(DDT, first, head, H, inside_Q, draw_Q, Q)
+        store_tokens(DDT, first, block, J, inside_Q, draw_Q, Q)
         da += tl.sum(tl.where(inside_Q, dlog_Q * step_Q, 0.0), 0)
 
         dread_QP = dy_QP.to(ACC) * tl.exp(log_Q.to(ACC))[:, None]
@@ -220,5 +223,5 @@ def backward_items(
             dstate_NP = tl.where(lost, float("nan"), dstate_NP)
         dstate_NP += tl.dot(tl.trans(c_QN), dread_QP.to(DOT), input_precision="ieee", out_dtype=ACC)
     if DINITIAL is not None:
-        tl.store(DINITIAL + (state_row * H + head) * (N * P) + of_state_NP, dstate_NP)
-    tl.store(DA + item * H + head, da)
+        tl.store(DINITIAL + (state_row * J + block) * (N * P) + of_state_NP, dstate_NP)
+    tl.store(DA + item * J + block, da)

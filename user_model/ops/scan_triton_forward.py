@@ -29,18 +29,19 @@ from user_model.ops.scan_triton_kernels import (
 @triton.jit
 def scan_forward(
     X, DT, BIAS, A, B, C, D, Z, SEGMENT, TURN_ROW, TURNS, ITEMS, INITIAL, OUT, FINAL, STATES, STEPS,
-    x_stride, dt_stride, b_stride, c_stride, z_stride, H,
-    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, ACC: tl.constexpr,
+    x_stride, dt_stride, b_stride, c_stride, z_stride, J,
+    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BLOCKS: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """Write OUT [T, H, P]; if given, FINAL and, for the backward, STATES [G, H, N, P] and
-    STEPS [T, H].
+    """Write OUT [T, J, P]; if given, FINAL and, for the backward, STATES [G, J, N, P] and
+    STEPS [T, J].
 
     SEGMENT is given in runs mode only: a tile then holds several sequences. INITIAL and FINAL are
     rows of states, one a work item, named by it. The state before an item's first tile is written
     to STATES only where INITIAL is given: it is 0 otherwise.
     """
     DOT: tl.constexpr = X.dtype.element_ty
-    item, head = (tl.program_id(0) // H).to(tl.int64), tl.program_id(0) % H
+    item, block = (tl.program_id(0) // J).to(tl.int64), tl.program_id(0) % J
+    head = block // BLOCKS
     begin, end = tl.load(ITEMS + item * 4), tl.load(ITEMS + item * 4 + 1)
     tile, state_row = tl.load(ITEMS + item * 4 + 2), tl.load(ITEMS + item * 4 + 3)
     order_Q = tl.arange(0, Q)
@@ -49,12 +50,12 @@ def scan_forward(
     a, d = tl.load(A + head), tl.load(D + head).to(ACC)
     previous = -1
     if INITIAL is not None:
-        state_NP = tl.load(INITIAL + (state_row * H + head) * (N * P) + of_state_NP).to(ACC)
+        state_NP = tl.load(INITIAL + (state_row * J + block) * (N * P) + of_state_NP).to(ACC)
     else:
         state_NP = tl.zeros([N, P], dtype=ACC)
     for first in range(begin, end, Q):
         inside_Q = order_Q < end - first
-        x_QP = load_rows(X, first * x_stride + head * P, x_stride, inside_Q, Q, P)
+        x_QP = load_rows(X, first * x_stride + block * P, x_stride, inside_Q, Q, P)
         b_QN = load_rows(B, first * b_stride + head * N, b_stride, inside_Q, Q, N)
         c_QN = load_rows(C, first * c_stride + head * N, c_stride, inside_Q, Q, N)
         step_Q = softplus(load_raw_steps(DT, BIAS, first, dt_stride, head, inside_Q, Q, ACC))
@@ -78,7 +79,7 @@ def scan_forward(
         y_QP = read_QP + d * x_QP.to(ACC)
         y_QP += tl.dot(mixing_QQ.to(DOT), x_QP, input_precision="ieee", out_dtype=ACC)
         if STATES is not None:
-            row = (tile + (first - begin) // Q) * H + head
+            row = (tile + (first - begin) // Q) * J + block
             carried = (first > begin) | (INITIAL is not None)
             tl.store(STATES + row * (N * P) + of_state_NP, state_NP, mask=carried)
 
@@ -96,11 +97,11 @@ def scan_forward(
             previous = last
         state_NP += tl.dot(tl.trans(b_QN), added_QP.to(DOT), input_precision="ieee", out_dtype=ACC)
         if STEPS is not None:
-            store_tokens(STEPS, first, head, H, inside_Q, step_Q, Q)
+            store_tokens(STEPS, first, block, J, inside_Q, step_Q, Q)
         if Z is not None:
-            cos_QR, sin_QR = load_turns(TURNS, TURN_ROW, first, inside_Q, Q, P)
-            z_QP = load_rows(Z, first * z_stride + head * P, z_stride, inside_Q, Q, P).to(ACC)
+            cos_QR, sin_QR = load_turns(TURNS, TURN_ROW, first, block, inside_Q, Q, P, BLOCKS)
+            z_QP = load_rows(Z, first * z_stride + block * P, z_stride, inside_Q, Q, P).to(ACC)
             y_QP *= rotate(z_QP, cos_QR, sin_QR, Q, P)
-        store_rows(OUT, (first * H + head) * P, H * P, inside_Q, y_QP, Q, P)
+        store_rows(OUT, (first * J + block) * P, J * P, inside_Q, y_QP, Q, P)
     if FINAL is not None:
-        tl.store(FINAL + (state_row * H + head) * (N * P) + of_state_NP, state_NP)
+        tl.store(FINAL + (state_row * J + block) * (N * P) + of_state_NP, state_NP)

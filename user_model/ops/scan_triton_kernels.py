@@ -1,8 +1,12 @@
 # mypy: disable-error-code="no-untyped-def"
 """What the Triton kernels of the scan share: step sizes and their decays, RoPE, and masks.
 
-Letters of these files: T tokens, S sequences, H heads, P head width, N state, W work items,
-G tiles, Q tokens a tile, R = P/2 rotated pairs. A program is one work item (or tile) and one head.
+Letters of these files: T tokens, S sequences, H heads, N state, W work items, G tiles, Q tokens a
+tile, J = H BLOCKS column blocks, P columns of a block, R = P/2 rotated pairs. A program is one work
+item (or tile) and one block: the columns of x, y, z and the state do not depend on each other, so
+a head too wide for the registers of one program is shared among BLOCKS of them. Each writes its own
+part of a gradient that is a sum over columns.
+
 ACC is the type of states, decays and accumulators; products take operands of the type of x.
 
 Logs of decays are summed in float64, which is a few operations a token: a decay between two tokens
@@ -58,15 +62,15 @@ def load_raw_steps(DT, BIAS, first, stride, head, inside_Q, Q: tl.constexpr, ACC
 
 
 @triton.jit
-def load_tokens(POINTER, first, head, H, inside_Q, Q: tl.constexpr):
-    """Load [Q] of a contiguous [T, H], 0 outside: with step 0 a token has no effect."""
-    return tl.load(POINTER + first * H + head + tl.arange(0, Q) * H, mask=inside_Q, other=0.0)
+def load_tokens(POINTER, first, block, J, inside_Q, Q: tl.constexpr):
+    """Load [Q] of a contiguous [T, J], 0 outside: with step 0 a token has no effect."""
+    return tl.load(POINTER + first * J + block + tl.arange(0, Q) * J, mask=inside_Q, other=0.0)
 
 
 @triton.jit
-def store_tokens(POINTER, first, head, H, inside_Q, values_Q, Q: tl.constexpr):
-    """Store [Q] in a contiguous [T, H], in the type of the memory."""
-    at = POINTER + first * H + head + tl.arange(0, Q) * H
+def store_tokens(POINTER, first, block, J, inside_Q, values_Q, Q: tl.constexpr):
+    """Store [Q] in a contiguous [T, J], in the type of the memory."""
+    at = POINTER + first * J + block + tl.arange(0, Q) * J
     tl.store(at, values_Q.to(POINTER.dtype.element_ty), mask=inside_Q)
 
 
@@ -100,10 +104,13 @@ def load_segments(SEGMENT, first, inside_Q, Q: tl.constexpr):
 
 
 @triton.jit
-def load_turns(TURNS, TURN_ROW, first, inside_Q, Q: tl.constexpr, P: tl.constexpr):
-    """Return cos and sin [Q, R] of each token's position."""
+def load_turns(
+    TURNS, TURN_ROW, first, block, inside_Q, Q: tl.constexpr, P: tl.constexpr, BLOCKS: tl.constexpr
+):
+    """Return cos and sin [Q, R] of each token's position, those of the block's columns."""
     row_Q = tl.load(TURN_ROW + first + tl.arange(0, Q), mask=inside_Q, other=0)
-    turns_QP = tl.load(TURNS + row_Q[:, None] * P + tl.arange(0, P)[None, :])
+    column_P = block % BLOCKS * P + tl.arange(0, P)
+    turns_QP = tl.load(TURNS + row_Q[:, None] * (P * BLOCKS) + column_P[None, :])
     return tl.split(tl.reshape(turns_QP, [Q, P // 2, 2]))
 
 

@@ -1,12 +1,13 @@
 """Allocate what the Triton kernels of the scan write, and launch them.
 
-Shapes: T tokens, S sequences, H heads, P head width, N state, W work items, G tiles, R = P/2.
+Shapes: T tokens, S sequences, H heads, P head width, N state, W work items, G tiles; J column
+blocks of all heads, of M columns each.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,9 +16,10 @@ from torch import Tensor
 
 from user_model.ops import rotary
 from user_model.ops.scan_triton_backward import backward_items, backward_tiles
-from user_model.ops.scan_triton_configs import PASS_BLOCK, PASS_WARPS, config_for
+from user_model.ops.scan_triton_configs import PASS_ENTRIES, PASS_WARPS, blocks_for, config_for
 from user_model.ops.scan_triton_forward import scan_forward
 from user_model.ops.scan_triton_long import group_states, pass_states
+from user_model.ops.tiles import TILE
 
 _SHORTEST_TABLE = 64
 
@@ -26,7 +28,7 @@ _SHORTEST_TABLE = 64
 class Scan:
     """Everything that a forward and its backward read, ready for the kernels.
 
-    The streams may be views: their rows are read where they are. `initial` is [S, H, N, P];
+    The streams may be views: their rows are read where they are. `initial` is [S, J, N, M];
     `turn_rows` [T] names each token's row of `turns` [., P], cos and sin side by side; `segments`
     is None unless a tile may hold several sequences; `groups` has no rows unless sequences are cut.
     """
@@ -46,7 +48,6 @@ class Scan:
     items: Tensor
     tiles: Tensor
     groups: Tensor
-    tile: int
     n_sequences: int
 
     @property
@@ -60,15 +61,50 @@ class Scan:
         return self.groups.shape[0] > 0
 
     @property
+    def blocks(self) -> int:
+        """J / H: how many programs share the columns of a head."""
+        return blocks_for(self.x.shape[-1], self.B.shape[-1], self.x.itemsize)
+
+    @property
+    def n_blocks(self) -> int:
+        """J."""
+        return self.x.shape[1] * self.blocks
+
+    @property
+    def columns(self) -> int:
+        """M."""
+        return self.x.shape[-1] // self.blocks
+
+    @property
     def sizes(self) -> dict[str, Any]:
         """What every kernel is specialised on."""
         acc = tl.float64 if self.dtype == torch.float64 else tl.float32
-        return {"P": self.x.shape[-1], "N": self.B.shape[-1], "Q": self.tile, "ACC": acc}
+        N = self.B.shape[-1]
+        return {"P": self.columns, "N": N, "Q": TILE, "BLOCKS": self.blocks, "ACC": acc}
+
+    def new(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Return memory; None is the type of states."""
+        return torch.empty(shape, dtype=dtype or self.dtype, device=self.x.device)
 
     def states(self, rows: int) -> Tensor:
-        """Return memory for `rows` states."""
-        H, P, N = *self.x.shape[1:], self.B.shape[-1]
-        return torch.empty(rows, H, N, P, dtype=self.dtype, device=self.x.device)
+        """Return memory for `rows` states, [rows, J, N, M]."""
+        return self.new(rows, self.n_blocks, self.B.shape[-1], self.columns)
+
+    def split(self, states_SHNP: Tensor) -> Tensor:
+        """Bring states into the form of the kernels, [S, J, N, M], contiguous."""
+        in_blocks = states_SHNP.unflatten(-1, (self.blocks, self.columns)).movedim(-2, 2)
+        return in_blocks.flatten(1, 2).contiguous()
+
+    def joined(self, states_SJNM: Tensor) -> Tensor:
+        """Undo `split`."""
+        by_head = states_SJNM.unflatten(1, (self.x.shape[1], self.blocks))
+        return by_head.movedim(2, -2).flatten(-2).contiguous()
+
+    def summed(self, parts_TJ: Tensor) -> Tensor:
+        """Add what the blocks of each head found: from [T, J, ...] to [T, H, ...]."""
+        if self.blocks == 1:
+            return parts_TJ
+        return parts_TJ.unflatten(1, (self.x.shape[1], self.blocks)).sum(2)
 
 
 def make_scan(
@@ -87,7 +123,6 @@ def make_scan(
     items: Tensor,
     tiles: Tensor,
     groups: Tensor,
-    tile: int,
     runs: bool,
     longest: int,
     n_sequences: int,
@@ -96,37 +131,37 @@ def make_scan(
     turns = turn_rows = None
     if z_THP is not None:
         turns, turn_rows = _turns(x_THP, positions_T, segments_T, offset_S, longest)
-    return Scan(
+    scan = Scan(
         *(_readable(x_THP), dt_TH if dt_TH.stride(1) == 1 else dt_TH.contiguous()),
         *(A_H.contiguous(), _readable(B_THN), _readable(C_THN), D_H.contiguous()),
         z=None if z_THP is None else _readable(z_THP),
         bias=None if bias_H is None else bias_H.contiguous(),
-        initial=None if initial_SHNP is None else initial_SHNP.contiguous(),
+        initial=None,
         segments=segments_T if runs else None,
         turn_rows=turn_rows,
         turns=turns,
         items=items,
         tiles=tiles,
         groups=groups,
-        tile=tile,
         n_sequences=n_sequences,
     )
+    return scan if initial_SHNP is None else replace(scan, initial=scan.split(initial_SHNP))
 
 
 def forward(scan: Scan, *, final: bool, save: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return y [T, H, P], the final states [S, H, N, P], and what `backward` needs.
 
-    That is the state before each tile [G, H, N, P] and the step of each token [T, H]. What is not
+    That is the state before each tile [G, J, N, M] and the step of each token [T, J]. What is not
     asked for is [0].
     """
-    out_THP = torch.empty(scan.x.shape, dtype=scan.x.dtype, device=scan.x.device)
-    states_GHNP = steps_TH = final_SHNP = None
+    out_THP = scan.new(*scan.x.shape, dtype=scan.x.dtype)
+    states_GJNM = steps_TJ = final_SJNM = None
     if save:
-        states_GHNP = scan.states(scan.tiles.shape[0])
-        steps_TH = torch.empty(scan.dt.shape, dtype=scan.dtype, device=scan.x.device)
+        states_GJNM = scan.states(scan.tiles.shape[0])
+        steps_TJ = scan.new(scan.x.shape[0], scan.n_blocks)
     if final:
-        final_SHNP = _carried_on(scan, scan.initial)
-    initial, written = scan.initial, final_SHNP
+        final_SJNM = _carried_on(scan, scan.initial)
+    initial, written = scan.initial, final_SJNM
     if scan.cut:
         initial = _pass(scan, scan.B, scan.x, initial, written, reverse=False)
         written = None
@@ -135,14 +170,15 @@ def forward(scan: Scan, *, final: bool, save: bool) -> tuple[Tensor, Tensor, Ten
             scan_forward, scan.items, scan,
             scan.x, scan.dt, scan.bias, scan.A, scan.B, scan.C, scan.D, scan.z, scan.segments,
             scan.turn_rows, scan.turns, scan.items, initial, out_THP, written,
-            states_GHNP, steps_TH,
+            states_GJNM, steps_TJ,
             *_strides(scan.x, scan.dt, scan.B, scan.C, scan.z),
         )  # fmt: skip
-    absent = torch.empty(0, dtype=scan.dtype, device=scan.x.device)
-    final_SHNP, states_GHNP, steps_TH = (
-        absent.clone() if made is None else made for made in (final_SHNP, states_GHNP, steps_TH)
+    return (
+        out_THP,
+        scan.new(0) if final_SJNM is None else scan.joined(final_SJNM),
+        scan.new(0) if states_GJNM is None else states_GJNM,
+        scan.new(0) if steps_TJ is None else steps_TJ,
     )
-    return out_THP, final_SHNP, states_GHNP, steps_TH
 
 
 class Gradients(NamedTuple):
@@ -161,32 +197,34 @@ class Gradients(NamedTuple):
 
 def backward(
     scan: Scan,
-    states_GHNP: Tensor,
-    steps_TH: Tensor,
+    states_GJNM: Tensor,
+    steps_TJ: Tensor,
     dout_THP: Tensor,
     dfinal_SHNP: Tensor | None,
 ) -> Gradients:
     """Differentiate `forward`, which saved the states and steps."""
-    dout_THP, H = dout_THP.contiguous(), scan.x.shape[1]
+    dout_THP, J = dout_THP.contiguous(), scan.n_blocks
+    (T, _, N), dtype = scan.B.shape, scan.x.dtype
     W, G = scan.items.shape[0], scan.tiles.shape[0]
-    dx, db, dc = (_like(stream, stream.dtype) for stream in (scan.x, scan.B, scan.C))
+    dx = scan.new(*scan.x.shape, dtype=dtype)
+    db, dc = (scan.new(T, J, N, dtype=dtype if scan.blocks == 1 else None) for _ in "BC")
     dy, dz = dout_THP, None
     if scan.z is not None:
-        dy, dz = _like(scan.x, scan.x.dtype), _like(scan.z, scan.z.dtype)
-    dlog_TH, ddt_TH = _like(scan.dt, scan.dtype), _like(scan.dt, scan.dtype)
-    da_WH, dd_GH = (steps_TH.new_empty(rows, H) for rows in (W, G))
+        dy, dz = (scan.new(*scan.x.shape, dtype=dtype) for _ in "yz")
+    dlog_TJ, ddt_TJ = scan.new(T, J), scan.new(T, J)
+    da_WJ, dd_GJ = scan.new(W, J), scan.new(G, J)
     carried = {"HAS_INITIAL": scan.cut or scan.initial is not None}
     if G:
         _launch(
             backward_tiles, scan.tiles, scan,
             scan.x, scan.A, scan.B, scan.C, scan.D, scan.z, scan.segments,
-            scan.turn_rows, scan.turns, scan.tiles, states_GHNP, steps_TH, dout_THP,
-            dy, dz, dc, dlog_TH, dd_GH,
+            scan.turn_rows, scan.turns, scan.tiles, states_GJNM, steps_TJ, dout_THP,
+            dy, dz, dc, dlog_TJ, dd_GJ,
             *_strides(scan.x, scan.B, scan.C, scan.z), **carried,
         )  # fmt: skip
 
-    dinitial = None if scan.initial is None else _carried_on(scan, dfinal_SHNP)
-    dlast = None if dfinal_SHNP is None else dfinal_SHNP.contiguous()
+    dlast = None if dfinal_SHNP is None else scan.split(dfinal_SHNP)
+    dinitial = None if scan.initial is None else _carried_on(scan, dlast)
     written = dinitial
     if scan.cut:
         dlast = _pass(scan, scan.C, dy, dlast, written, reverse=True)
@@ -195,48 +233,51 @@ def backward(
         _launch(
             backward_items, scan.items, scan,
             scan.x, scan.dt, scan.bias, scan.A, scan.B, scan.C, scan.D, scan.segments, scan.items,
-            states_GHNP, steps_TH, dy, dlog_TH, dlast, dx, ddt_TH, db, written, da_WH,
+            states_GJNM, steps_TJ, dy, dlog_TJ, dlast, dx, ddt_TJ, db, written, da_WJ,
             *_strides(scan.x, scan.dt, scan.B, scan.C), **carried,
         )  # fmt: skip
+    ddt_TH = scan.summed(ddt_TJ)
     return Gradients(
         dx,
         ddt_TH.to(scan.dt.dtype),
-        da_WH.sum(0).to(scan.A.dtype),
-        db,
-        dc,
-        dd_GH.sum(0).to(scan.D.dtype),
+        scan.summed(da_WJ).sum(0).to(scan.A.dtype),
+        scan.summed(db).to(dtype),
+        scan.summed(dc).to(dtype),
+        scan.summed(dd_GJ).sum(0).to(scan.D.dtype),
         dz,
         None if scan.bias is None else ddt_TH.sum(0).to(scan.bias.dtype),
-        None if dinitial is None or scan.initial is None else dinitial.to(scan.initial.dtype),
+        None
+        if dinitial is None or scan.initial is None
+        else scan.joined(dinitial).to(scan.initial.dtype),
     )
 
 
 def _pass(
     scan: Scan, key: Tensor, value: Tensor, first: Tensor | None, last: Tensor | None, reverse: bool
 ) -> Tensor:
-    """Return the state before each item, [W, H, N, P]; write the state after all to `last`."""
-    states_WHNP = scan.states(scan.items.shape[0])
-    H, N, P = states_WHNP.shape[1:]
-    kept_WH = torch.empty(states_WHNP.shape[:2], dtype=scan.dtype, device=scan.x.device)
+    """Return the state before each item, [W, J, N, M]; write the state after all to `last`."""
+    states_WJNM = scan.states(scan.items.shape[0])
+    W, J, N, M = states_WJNM.shape
+    kept_WJ = scan.new(W, J)
     _launch(
         group_states, scan.items, scan,
-        key, value, scan.dt, scan.bias, scan.A, scan.items, states_WHNP, kept_WH,
+        key, value, scan.dt, scan.bias, scan.A, scan.items, states_WJNM, kept_WJ,
         *_strides(key, value, scan.dt), REVERSE=reverse,
     )  # fmt: skip
-    grid = (scan.groups.shape[0] * H, N * P // PASS_BLOCK)
+    grid = (scan.groups.shape[0] * J, N * M // PASS_ENTRIES)
     pass_states[grid](
-        states_WHNP, kept_WH, scan.groups, first, last, H,
-        STATE=N * P, BLOCK=PASS_BLOCK, ACC=scan.sizes["ACC"], REVERSE=reverse,
+        states_WJNM, kept_WJ, scan.groups, first, last, J,
+        STATE=N * M, ENTRIES=PASS_ENTRIES, ACC=scan.sizes["ACC"], REVERSE=reverse,
         num_warps=PASS_WARPS,
     )  # fmt: skip
-    return states_WHNP
+    return states_WJNM
 
 
 def _launch(kernel: Any, programs: Tensor, scan: Scan, *args: Any, **flags: bool) -> None:
-    """Run a program for each row of `programs` and each head."""
-    H, row = scan.x.shape[1], config_for(scan.x, scan.B.shape[-1])
+    """Run a program for each row of `programs` and each column block."""
+    J, row = scan.n_blocks, config_for(scan.x, scan.B.shape[-1])
     options = {"num_warps": row.num_warps, "num_stages": row.num_stages}
-    kernel[(programs.shape[0] * H,)](*args, H, **scan.sizes, **flags, **options)
+    kernel[(programs.shape[0] * J,)](*args, J, **scan.sizes, **flags, **options)
 
 
 def _strides(*streams: Tensor | None) -> list[int]:
@@ -252,15 +293,10 @@ def _readable(stream_THK: Tensor) -> Tensor:
     )
 
 
-def _like(stream: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.empty(stream.shape, dtype=dtype, device=stream.device)
-
-
-def _carried_on(scan: Scan, states_SHNP: Tensor | None) -> Tensor:
+def _carried_on(scan: Scan, states_SJNM: Tensor | None) -> Tensor:
     """Return a copy of the states, or zeros: what a sequence without tokens makes of them."""
-    if states_SHNP is not None:
-        return states_SHNP.to(scan.dtype, memory_format=torch.contiguous_format, copy=True)
-    return scan.states(scan.n_sequences).zero_()
+    carried_SJNM = scan.states(scan.n_sequences)
+    return carried_SJNM.zero_() if states_SJNM is None else carried_SJNM.copy_(states_SJNM)
 
 
 def _turns(

@@ -35,7 +35,8 @@ def spread(run: Callable[[int, int], None], weights: NDArray[np.int64], *, n_tok
         return
     ends = np.cumsum(weights)
     shares = np.arange(1, threads) * (int(ends[-1]) / threads)
-    cuts = [0, *np.searchsorted(ends, shares).tolist(), len(weights)]
+    # Each share ends where an item does that is nearest: an item goes where its middle lies.
+    cuts = [0, *np.searchsorted(ends - weights / 2, shares).tolist(), len(weights)]
     ranges = [(first, last) for first, last in pairwise(cuts) if last > first]
     waiting = [_pool(threads, os.getpid()).submit(run, *part) for part in ranges[1:]]
     run(*ranges[0])

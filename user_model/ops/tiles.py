@@ -8,24 +8,25 @@ A work item is a range of tokens that one program a head walks over, in tiles of
 * long: few very long sequences are cut into items of several tiles, in three phases.
 
 KERNELS design; the rule that chooses is our choice. Its numbers are estimates until a GPU has run
-them: it needs about 256 programs (132 processors, two programs each) to be busy.
+them: it needs about 256 programs (132 processors, two programs each) to be busy. A plan makes the
+lists before the widths of a model are known, so all kernels have tiles of one size: 16 tokens, with
+which none spills a register.
 
 Shapes: T tokens, S sequences, W work items, G tiles, Q tokens a tile.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from user_model.ops.packing import Plan
-
 Mode = Literal["aligned", "runs", "long"]
 
+TILE = 16  # Q
 RUN_TILES = 4  # tiles in a run: enough runs to fill a GPU from 32k tokens
 RUNS_SAVE = 1.5  # runs are taken where aligned items would make this many times their tiles
 FEW_ITEMS = 64  # with four heads 256 programs
@@ -39,7 +40,6 @@ class TileWork:
 
     Attributes:
         mode: how sequences become items.
-        tile: Q.
         items: int64 [W, 4]: first token, end, first tile, row of its states (the sequence; in long
             mode the item), largest item first.
         tiles: int64 [G, 3]: first token, end, and 1 unless it is the first of its item, else 0.
@@ -47,23 +47,59 @@ class TileWork:
     """
 
     mode: Mode
-    tile: int
     items: Tensor
     tiles: Tensor
     groups: Tensor
 
 
+def both_works(cu_seqlens: Tensor, device: torch.device) -> tuple[TileWork, TileWork]:
+    """Return the works of a batch without and with states; one object where their mode is one.
+
+    Args:
+        cu_seqlens: int64 [S+1], on the host.
+        device: where the works go.
+    """
+    without = batch_work(cu_seqlens, states=False, device=device)
+    if without.mode != "runs":  # the only mode that states rule out
+        return without, without
+    return without, batch_work(cu_seqlens, states=True, device=device)
+
+
+def batch_work(cu_seqlens: Tensor, *, states: bool, device: torch.device | None = None) -> TileWork:
+    """Cut a packed batch in the mode that suits it.
+
+    Args:
+        cu_seqlens: int64 [S+1].
+        states: whether initial or final states are asked for.
+        device: where the work goes; None is that of `cu_seqlens`.
+    """
+    cu = cu_seqlens.cpu()
+    mode = choose_mode(cu.diff(), states=states)
+    return tile_work(cu, mode=mode, device=device or cu_seqlens.device)
+
+
+def triton_may_run(device: torch.device) -> bool:
+    """Whether a batch on this device can be one for Triton: a GPU's, or an interpreter's."""
+    return device.type == "cuda" or os.environ.get("TRITON_INTERPRET", "0") != "0"
+
+
 def tile_work(
-    cu_seqlens: Tensor, *, tile: int, mode: Mode, group_tiles: int | None = None
+    cu_seqlens: Tensor,
+    *,
+    mode: Mode,
+    tile: int = TILE,
+    group_tiles: int | None = None,
+    device: torch.device | None = None,
 ) -> TileWork:
     """Cut a packed batch into work items and tiles.
 
     Args:
-        cu_seqlens: int64 [S+1], on any device; the lists are made on the host and sent there.
-        tile: Q, tokens a tile.
+        cu_seqlens: int64 [S+1].
         mode: how sequences become items.
+        tile: Q, tokens a tile; the kernels take TILE.
         group_tiles: tiles in an item of a long sequence; None takes GROUP_TILES or more, so that no
             sequence has more than about MAX_GROUPS items.
+        device: where the work, which is made on the host, goes; None is that of `cu_seqlens`.
     """
     cu = cu_seqlens.cpu()
     sequences = torch.nonzero(cu.diff()).flatten()
@@ -90,11 +126,11 @@ def tile_work(
     of_tiles = torch.repeat_interleave(begins, n_tiles)
     begins, ends = _pieces(begins, ends, tile)
     tiles = torch.stack((begins, ends, (begins > of_tiles).long()), 1)
-    device = cu_seqlens.device
-    return TileWork(mode, tile, items.to(device), tiles.to(device), groups.to(device))
+    device = device or cu_seqlens.device
+    return TileWork(mode, items.to(device), tiles.to(device), groups.to(device))
 
 
-def choose_mode(lengths: Tensor, *, tile: int, states: bool) -> Mode:
+def choose_mode(lengths: Tensor, *, states: bool, tile: int = TILE) -> Mode:
     """Choose how a batch is cut.
 
     * runs, if no states go in or out and one sequence an item would make RUNS_SAVE times the tiles;
@@ -103,8 +139,8 @@ def choose_mode(lengths: Tensor, *, tile: int, states: bool) -> Mode:
 
     Args:
         lengths: int64 [S], on the host.
-        tile: Q.
         states: whether initial or final states are asked for.
+        tile: Q.
     """
     aligned_tiles = int(((lengths + tile - 1) // tile).sum())
     if not states and aligned_tiles > RUNS_SAVE * -(-int(lengths.sum()) // tile):
@@ -113,19 +149,6 @@ def choose_mode(lengths: Tensor, *, tile: int, states: bool) -> Mode:
     if few and lengths.numel() and int(lengths.max()) > GROUP_TILES * tile:
         return "long"
     return "aligned"
-
-
-def work_of(plan: Plan, *, tile: int, states: bool) -> TileWork:
-    """Return the work list of a planned batch; made at the first call and kept with the plan."""
-    kept = _works.setdefault(plan, {})
-    if (tile, states) not in kept:
-        cu = plan.cu_seqlens.cpu()
-        mode = choose_mode(cu.diff(), tile=tile, states=states)
-        kept[tile, states] = tile_work(plan.cu_seqlens, tile=tile, mode=mode)
-    return kept[tile, states]
-
-
-_works: WeakKeyDictionary[Plan, dict[tuple[int, bool], TileWork]] = WeakKeyDictionary()
 
 
 def _pieces(begins: Tensor, ends: Tensor, size: int) -> tuple[Tensor, Tensor]:

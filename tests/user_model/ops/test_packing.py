@@ -90,9 +90,27 @@ def test_share_of_padding():
     made = plan(torch.tensor([0, 3, 8]), chunk=4)  # 12 slots hold 8 tokens
     assert made.padding_share("torch") == pytest.approx(1 / 3)
     assert made.padding_share("cpu") == made.padding_share("reference") == 0.0
-    assert plan(torch.tensor([0, 0])).padding_share("torch") == 0.0
+    # Tiles of 16 tokens: a sequence each, and a run of both.
+    assert plan(torch.tensor([0, 16, 40])).padding_share("triton") == pytest.approx(1 - 40 / 48)
+    assert made.padding_share("triton") == 0.5
+    for backend in ("torch", "triton"):
+        assert plan(torch.tensor([0, 0])).padding_share(backend) == 0.0
     with pytest.raises(ValueError, match="padding_share: got backend 'abacus'"):
         made.padding_share("abacus")
+
+
+def test_a_plan_keeps_the_work_of_triton_where_triton_can_run(monkeypatch):
+    bounds = torch.arange(0, 101, 2)
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    without = plan(bounds)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    kept = plan(bounds)
+    assert without.tile_works is None
+    for states, mode in ((False, "runs"), (True, "aligned")):
+        work = kept.tile_work(states=states)
+        assert work is kept.tile_work(states=states)
+        assert work.mode == mode
+        assert torch.equal(work.items, without.tile_work(states=states).items)
 
 
 @pytest.mark.parametrize("length", [10, 20, 50, 100, 200, 1000])

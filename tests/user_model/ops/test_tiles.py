@@ -5,8 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from user_model.ops import plan
-from user_model.ops.tiles import FEW_ITEMS, GROUP_TILES, choose_mode, tile_work, work_of
+from user_model.ops.tiles import (
+    FEW_ITEMS,
+    GROUP_TILES,
+    TILE,
+    batch_work,
+    both_works,
+    choose_mode,
+    tile_work,
+)
 
 Q = 4
 
@@ -84,8 +91,18 @@ def test_a_very_long_sequence_has_a_bounded_number_of_items():
     assert len(work.items) <= 128
 
 
-def test_a_plan_keeps_its_work():
-    first, second = plan(cu([3, 5])), plan(cu([3, 5]))
-    assert work_of(first, tile=Q, states=True) is work_of(first, tile=Q, states=True)
-    assert work_of(first, tile=Q, states=True) is not work_of(first, tile=2 * Q, states=True)
-    assert work_of(first, tile=Q, states=True) is not work_of(second, tile=Q, states=True)
+@pytest.mark.parametrize(
+    ("lengths", "modes"),
+    [
+        ([2] * 50, ("runs", "aligned")),
+        ([TILE] * 3, ("aligned", "aligned")),
+        ([GROUP_TILES * TILE + 1], ("long", "long")),
+    ],
+)
+def test_both_works_are_those_of_the_rule(lengths, modes):
+    works = both_works(cu(lengths), torch.device("cpu"))
+    assert tuple(work.mode for work in works) == modes
+    for work, states in zip(works, (False, True), strict=True):
+        made = batch_work(cu(lengths), states=states)
+        for name in ("items", "tiles", "groups"):
+            assert torch.equal(getattr(work, name), getattr(made, name))

@@ -1,0 +1,192 @@
+"""The scan against mamba-ssm's torch reference and transformers' fallback, on a CPU.
+
+Each side computes the same op, y * RoPE(z) with softplus(dt + dt_bias) and D, and the gradient of
+every input; the peers' scans have softplus, RoPE and product around them in torch. "bare" is y
+alone, without z. Equality first: what differs is not timed.
+
+The peers' time depends on the chunk that they are called with. CHUNKS holds two: bars are held
+against the first; the second is printed beside it.
+
+Shapes: T tokens, S sequences, L tokens a sequence, H heads, P head width, N state.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness import Timing, alternate, median_ratio, rms_ratio
+from benchmarks.peers import PYTHON, PeerWorker, forward_backward, transformers_scan, whole_op
+from benchmarks.scan_report import Report, Setting, milliseconds, worst
+from user_model.ops import Plan, hydra_scan, plan
+from user_model.ops.rotary import turns_at
+
+HEADS, WIDTH, STATE = 4, 32, 32
+CHUNKS = (64, 32)
+MAMBA, TRANSFORMERS = "mamba-ssm", "transformers"
+BAR = 9.0
+TOLERANCE = 1e-4
+Results = dict[str, Tensor]
+
+
+class Side(NamedTuple):
+    """One that is timed: who, by which chunk (ours: 0), and whether without z."""
+
+    rival: str
+    chunk: int
+    bare: bool
+
+
+@dataclass(frozen=True)
+class Case:
+    """One batch of sequences of equal length, as the peers need it.
+
+    Attributes:
+        length: L.
+        inputs: of `hydra_scan`: x, dt, A, B, C, D, dt_bias, z.
+        dy: [T, H, P], the cotangent of the result.
+        turns: [L, P / 2, 2], RoPE's cosine and sine at each position.
+        plan: of the batch.
+    """
+
+    length: int
+    inputs: dict[str, Tensor]
+    dy: Tensor
+    turns: Tensor
+    plan: Plan
+
+    @classmethod
+    def make(cls, length: int, sequences: int) -> "Case":
+        """Draw a batch whose decays mamba-ssm's gradients bear: below e^-88 in 4,000 tokens."""
+        generator = torch.Generator().manual_seed(0)
+        T, H, P, N = sequences * length, HEADS, WIDTH, STATE
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator)
+
+        inputs = {
+            "x": normal(T, H, P),
+            "dt": normal(T, H),
+            "A": -1 - 0.5 * torch.rand(H, generator=generator),
+            "B": normal(T, H, N) / math.sqrt(N),
+            "C": normal(T, H, N),
+            "D": normal(H),
+            "dt_bias": 0.5 * torch.rand(H, generator=generator) - 5.75,
+            "z": normal(T, H, P),
+        }
+        turns = torch.view_as_real(turns_at(torch.arange(length), P, double=False))
+        seams = torch.arange(sequences + 1) * length
+        return cls(length, inputs, normal(T, H, P), turns, plan(seams))
+
+    def ours(self, bare: bool, backend: str = "cpu") -> Results:
+        """Return our result and the gradient of every input."""
+
+        def op(
+            x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, dt_bias: Tensor,
+            z: Tensor | None = None,
+        ) -> Tensor:  # fmt: skip
+            return hydra_scan(
+                x, dt, A, B, C, D, z, self.plan.cu_seqlens,
+                dt_bias=dt_bias, plan=self.plan, backend=backend,
+            )  # fmt: skip
+
+        return forward_backward(op, self._given(bare), self.dy)
+
+    def transformers(self, bare: bool, chunk: int) -> Results:
+        """Return what transformers' scan makes of it, in this process."""
+        op = whole_op(transformers_scan, length=self.length, chunk=chunk, turns=self.turns)
+        return forward_backward(op, self._given(bare), self.dy)
+
+    def _given(self, bare: bool) -> dict[str, Tensor]:
+        return {name: value for name, value in self.inputs.items() if not bare or name != "z"}
+
+
+def scan_section(report: Report, setting: Setting) -> None:
+    """Compare with each peer at each length."""
+    report.title(f"Scan, forward + backward: H={HEADS} P={WIDTH} N={STATE}, float32")
+    report.note(f"whole: y * RoPE(z); bare: y. Bars: whole, chunk {CHUNKS[0]}.")
+    with contextlib.ExitStack() as stack:
+        worker = None
+        if PYTHON.exists():
+            worker = stack.enter_context(PeerWorker(setting.threads))
+        else:
+            why = f"no .venv-peers, so {MAMBA} was left out; run: make peers"
+            report.row(why, section="scan", rival=MAMBA, skipped=why)
+        for length in setting.scan_lengths:
+            case = Case.make(length, setting.sequences(length))
+            if worker is not None:
+                worker.hold(case.inputs, case.dy, length=length, turns=case.turns)
+            _compare(report, setting, case, worker)
+
+
+def differences(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the RMS ratio of the result and of each gradient."""
+    assert got.keys() == expected.keys()
+    return {name: rms_ratio(got[name], expected[name]) for name in expected}
+
+
+def _compare(report: Report, setting: Setting, case: Case, worker: PeerWorker | None) -> None:
+    peers: dict[str, Callable[..., Results]] = {TRANSFORMERS: case.transformers}
+    if worker is not None:
+        peers = {MAMBA: partial(worker.run, "mamba_chunk")} | peers
+    L = case.length
+    if not all([_equal(report, case, peer, run) for peer, run in peers.items()]):
+        report.note(f"L={L}: not timed, for the results differ")
+        return
+    seconds = _seconds(setting, case, worker)
+    for side, runs in seconds.items():
+        against = median_ratio(runs, seconds[Side("ours", 0, side.bare)])
+        form, timing = "bare" if side.bare else "whole", Timing.of(runs)
+        chunk = f"chunk {side.chunk}" if side.chunk else ""
+        report.row(
+            f"L={L:<5} {side.rival:12} {form:5} {chunk:8} {timing!s:>29} {against:6.2f}x",
+            section="scan", length=L, tokens=len(case.dy), heads=HEADS, width=WIDTH, state=STATE,
+            rival=side.rival, form=form, chunk=side.chunk or None, **milliseconds(timing),
+            over_ours=against,
+        )  # fmt: skip
+    ours = seconds[Side("ours", 0, False)]
+    for peer in peers:
+        ratio = median_ratio(seconds[Side(peer, CHUNKS[0], False)], ours)
+        report.check(f"scan L={L}: {peer} / ours", ratio, BAR, "least")
+
+
+def _equal(report: Report, case: Case, peer: str, run: Callable[..., Results]) -> bool:
+    ratios: dict[str, float] = {}
+    for form, bare in (("whole", False), ("bare", True)):
+        ours = case.ours(bare)
+        for chunk in CHUNKS:
+            found = differences(run(bare=bare, chunk=chunk), ours)
+            ratios |= {f"{name}, {form}, chunk {chunk}": ratio for name, ratio in found.items()}
+    where, value = worst(ratios)
+    report.row(
+        f"L={case.length:<5} {peer:12} equal: RMS ratio {value:.1e} ({where})",
+        section="scan", length=case.length, rival=peer, rms_ratio=value, worst=where,
+    )  # fmt: skip
+    return report.check(f"scan L={case.length}: {peer}, RMS ratio", value, TOLERANCE, "most")
+
+
+def _seconds(setting: Setting, case: Case, worker: PeerWorker | None) -> dict[Side, list[float]]:
+    """Time all sides in turn."""
+    rivals: dict[Side, Callable[[], object]] = {}
+    clocked: dict[Side, list[float]] = {}
+
+    def ask(side: Side) -> None:
+        assert worker is not None
+        taken = worker.time("mamba_chunk", chunk=side.chunk, bare=side.bare)
+        clocked.setdefault(side, []).extend(taken)
+
+    for bare in (False, True):
+        rivals[Side("ours", 0, bare)] = partial(case.ours, bare)
+        for chunk in CHUNKS:
+            if worker is not None:
+                side = Side(MAMBA, chunk, bare)
+                rivals[side] = partial(ask, side)
+            rivals[Side(TRANSFORMERS, chunk, bare)] = partial(case.transformers, bare, chunk)
+    seconds = alternate({str(side): run for side, run in rivals.items()}, setting.repetitions)
+    # The worker's own clock leaves out what asking costs; its first run was the warm-up.
+    return {side: clocked[side][1:] if side in clocked else seconds[str(side)] for side in rivals}
