@@ -247,6 +247,8 @@ def _fit(
     def on_epoch(record: EpochRecord) -> None:
         if workers.rank == 0:
             figure = "" if record.validation is None else f"  ndcg@10 {record.validation:.4f}"
+            if record.padding_share is not None:
+                figure += f"  padding {record.padding_share:.0%}"
             report(record.epoch, training.epochs, "epochs", f"loss {record.loss:.3f}{figure}")
 
     result = train(

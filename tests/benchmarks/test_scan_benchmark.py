@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from benchmarks import scan, scan_cases
 from benchmarks.mixer_cases import backend_differences, log_log_slope, ragged_lengths
 from benchmarks.mixers import DIM, AttentionMixer, HydraMixer, forward_backward, tokens
-from benchmarks.peers import PYTHON
+from benchmarks.peers import PYTHON, PeerWorker
 from benchmarks.projections import projections
 from benchmarks.resident_memory import peak_extra_bytes
 from benchmarks.scan_cases import Case, differences
@@ -45,6 +46,19 @@ def test_the_peer_with_torch_around_it_is_the_whole_op(bare):
     got, theirs = case.ours(bare, "reference"), case.transformers(bare, chunk=16)
     assert theirs.keys() == {"y", *(f"d{n}" for n in case.inputs if not bare or n != "z")}
     assert worst(differences(theirs, got))[1] < 1e-5
+
+
+def test_the_worker_runs_the_whole_op_and_the_bare_one():
+    case = Case.make(length=10, sequences=3)
+    with PeerWorker(threads=1, python=Path(sys.executable)) as worker:
+        with pytest.raises(ValueError, match="one of z and turns, expected both"):
+            worker.hold(case.inputs, case.dy, length=10)
+        worker.hold(case.inputs, case.dy, length=10, turns=case.turns)
+        for bare in (False, True):
+            got = worker.run("transformers", bare=bare, chunk=8)
+            assert ("dz" in got) is not bare
+            assert worst(differences(got, case.transformers(bare, chunk=8)))[1] < 1e-6
+        assert len(worker.time("transformers", bare=True, chunk=8)) == 1
 
 
 @pytest.mark.parametrize("head", ["lean", "full"])

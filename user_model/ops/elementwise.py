@@ -3,6 +3,8 @@
 Each is one pass over memory each way in the compiled form; in PyTorch's operations they are four
 to six. The gated norm is Mamba-2's (RMSNorm of y * SiLU(gate), over each head's columns).
 
+Below float32 the compiled forms compute in float32.
+
 Shapes: T tokens, S sequences, H heads, P head width, F hidden width.
 """
 
@@ -43,7 +45,8 @@ def gated_norm(
     if _on_cpu("gated_norm", backend, y):
         from user_model.ops import elementwise_cpu
 
-        return elementwise_cpu.gated_norm(y, gate, weight, eps)
+        dtype = torch.promote_types(y.dtype, torch.float32)
+        return elementwise_cpu.gated_norm(y.to(dtype), gate.to(dtype), weight, eps).to(y.dtype)
     return functional.rms_norm(y * functional.silu(gate), y.shape[-1:], eps=eps) * weight
 
 
@@ -80,7 +83,9 @@ def rope_product(
     if _on_cpu("rope_product", backend, y):
         from user_model.ops import elementwise_cpu
 
-        return elementwise_cpu.rope_product(y, z, batch.positions, batch.segments, position_offset)
+        dtype = torch.promote_types(y.dtype, torch.float32)
+        places = (batch.positions, batch.segments, position_offset)
+        return elementwise_cpu.rope_product(y.to(dtype), z.to(dtype), *places).to(y.dtype)
     return y * rope_planned(z, batch, position_offset)
 
 
@@ -95,7 +100,8 @@ def swiglu(gate_up: Tensor, *, backend: str = "auto") -> Tensor:
     if _on_cpu("swiglu", backend, gate_up):
         from user_model.ops import elementwise_cpu
 
-        return elementwise_cpu.swiglu(gate_up)
+        dtype = torch.promote_types(gate_up.dtype, torch.float32)
+        return elementwise_cpu.swiglu(gate_up.to(dtype)).to(gate_up.dtype)
     gate, up = gate_up.chunk(2, -1)
     return functional.silu(gate) * up
 
@@ -109,5 +115,4 @@ def _on_cpu(op: str, backend: str, values: Tensor) -> bool:
     """Whether the compiled form runs. Other backends' models run PyTorch's operations here."""
     if backend in ("reference", "triton", "mamba_ssm"):
         return False
-    single = values.dtype in (torch.float32, torch.float64)
-    return resolve(op, backend, BACKENDS, values.device) == "cpu" and single
+    return resolve(op, backend, BACKENDS, values.device) == "cpu"

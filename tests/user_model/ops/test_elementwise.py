@@ -174,15 +174,17 @@ def test_rope_product_is_the_definition(backend, compare, bounds):
         compare({"out": out}, {"out": expected}, 1e-12)
 
 
+@pytest.mark.parametrize("backend", ["auto", "cpu"])
 @pytest.mark.parametrize("op", OPS)
-def test_low_precision_runs_pytorchs_operations(op, run_with_gradients):
+def test_low_precision_is_computed_in_float32(op, backend, compare, run_with_gradients):
     lengths = [5, 1, 37]
     inputs = {name: value.bfloat16() for name, value in make(op, 12, sum(lengths)).items()}
-    got = run_with_gradients(form(op, lengths, "auto"), inputs, ["out"])
-    expected = run_with_gradients(form(op, lengths, "torch"), inputs, ["out"])
-    for name, value in expected.items():
-        assert value.dtype == torch.bfloat16
-        assert torch.equal(got[name], value), name
+    wide = {name: value.double() for name, value in inputs.items()}
+    got = run_with_gradients(form(op, lengths, backend), inputs, ["out"])
+    expected = run_with_gradients(form(op, lengths, "torch"), wide, ["out"])
+    assert {value.dtype for value in got.values()} == {torch.bfloat16}
+    # Rounding a result to bfloat16 costs 1e-3; that of the cotangent, as much again.
+    compare(got, expected, 4e-3)
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
