@@ -56,7 +56,10 @@ def address(values: Tensor | None) -> int:
 def allocate(
     kind: Any, sizes: dict[str, int], dtype: torch.dtype, slots: int = 1
 ) -> tuple[Any, Tensor]:
-    """Return zeroed memory: a NamedTuple `kind` of addresses, and what keeps the memory alive.
+    """Return memory: a NamedTuple `kind` of addresses, and what keeps the memory alive.
+
+    It is zeroed, but for `marks`: these are written before they are read, and there is room for
+    many more than are ever touched.
 
     Args:
         kind: called with an address for each name of `sizes`, and slot_bytes.
@@ -64,13 +67,16 @@ def allocate(
         dtype: type of the elements, but for the float64 and int64 parts.
         slots: how many sets of the parts stand one after the other, slot_bytes apart.
     """
-    places, end = {}, 0
-    for name, size in sizes.items():
+    places, end, zeroed = {}, 0, 0
+    for name in sorted(sizes, key=lambda name: name == "marks"):
         places[name] = end
         item = 8 if name in _EIGHT_BYTES else dtype.itemsize
-        end += -(-(size + SLACK) * item // VECTOR_BYTES) * VECTOR_BYTES
-    memory = torch.zeros(slots * end + VECTOR_BYTES, dtype=torch.uint8)
+        end += -(-(sizes[name] + SLACK) * item // VECTOR_BYTES) * VECTOR_BYTES
+        zeroed = zeroed if name == "marks" else end
+    assert slots == 1 or zeroed == end
+    memory = torch.empty(slots * end + VECTOR_BYTES, dtype=torch.uint8)
     base = -(-memory.data_ptr() // VECTOR_BYTES) * VECTOR_BYTES
+    memory[: (slots - 1) * end + zeroed + VECTOR_BYTES].zero_()
     return kind(**{name: base + at for name, at in places.items()}, slot_bytes=end), memory
 
 
