@@ -1,19 +1,21 @@
-"""Compiled once on a machine: numba's cache on disk, made to notice every file a kernel is made of.
+"""Compiled once on a machine: where numba keeps kernels on disk, and when they are out of date.
 
-Numba looks at the file of the outermost function alone, and would go on running old code after a
-change in a file that it calls.
+Numba's own cache stands beside the file of the outermost function, and looks at that file alone: it
+would compile again in every copy of the project (a Ray job's working directory is one), and go on
+running old code after a change in a file that is called. Here the name of the folder is a hash of
+all files that hold compiled code.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from numba import njit
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 
 @functools.cache
@@ -27,18 +29,44 @@ def sources() -> str:
     return digest.hexdigest()
 
 
-class _SourcesCache(FunctionCache):
-    """Numba's cache of one function, with `sources()` in the key of each entry."""
+@functools.cache
+def folder() -> Path:
+    """Return where compiled kernels are kept: under NUMBA_CACHE_DIR, or the user's cache folder.
 
-    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        return (*super()._index_key(sig, codegen), sources())
+    Raises:
+        RuntimeError: it cannot be made.
+    """
+    user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    base = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(user, "hydrarec")
+    kept = Path(base) / "kernels" / sources()[:16]
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RuntimeError(
+            f"kernel cache: {kept} cannot be made ({error}); set NUMBA_CACHE_DIR to a folder that "
+            "can be written to"
+        ) from error
+    return kept
+
+
+class _SourcesCache(FunctionCache):
+    """Numba's cache of one function, in `folder()`."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        super().__init__(function)
+        self._cache_path = str(folder())
+        self._cache_file = IndexDataCacheFile(
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=sources(),
+        )
 
 
 def kernel(function: Callable[..., None]) -> Callable[..., None]:
     """Compile a function on its first call, without the GIL, and keep the code on disk.
 
     Raises:
-        RuntimeError: no folder for the cache can be written to; set NUMBA_CACHE_DIR to one.
+        RuntimeError: no folder for the cache can be written to.
     """
     # Division by zero gives infinity or NaN, as everywhere in tensors: no exception in a thread.
     dispatcher = njit(nogil=True, error_model="numpy")(function)

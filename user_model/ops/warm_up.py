@@ -1,7 +1,7 @@
 """Compile the CPU kernels ahead of their first use: `python -m user_model.ops.warm_up`.
 
-They are compiled once on a machine and kept beside the package (or where numba's NUMBA_CACHE_DIR
-says); `make install` does it, so that no training waits for it and no group of workers does it all
+They are compiled once on a machine and kept in the user's cache folder (or under NUMBA_CACHE_DIR);
+`make install` does it, so that no training waits for it and no group of workers does it all
 at the same time.
 """
 

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import user_model
 
 PROGRAM = """
@@ -19,18 +17,17 @@ print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 
 
-@pytest.fixture
-def copied(tmp_path):
+def copy_of_the_package(folder):
     shutil.copytree(
         Path(user_model.__file__).parent,
-        tmp_path / "user_model",
+        folder / "user_model",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    return tmp_path
+    return folder
 
 
-def hits_and_misses(folder):
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": str(folder)}
+def hits_and_misses(folder, cache):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(folder)}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=folder, env=environment, text=True,
         capture_output=True, timeout=240,
@@ -39,9 +36,12 @@ def hits_and_misses(folder):
     return tuple(map(int, done.stdout.split()))
 
 
-def test_kept_until_a_file_that_is_called_changes(copied):
-    assert hits_and_misses(copied) == (0, 1)
-    assert hits_and_misses(copied) == (1, 0)
-    called = copied / "user_model" / "ops" / "lanes.py"
+def test_kept_for_all_copies_until_a_file_that_is_called_changes(tmp_path):
+    first, second = (copy_of_the_package(tmp_path / name) for name in ("first", "second"))
+    cache = tmp_path / "cache"
+    assert hits_and_misses(first, cache) == (0, 1)
+    assert hits_and_misses(second, cache) == (1, 0)
+    called = second / "user_model" / "ops" / "lanes.py"
     called.write_text(called.read_text() + "\n# changed\n")
-    assert hits_and_misses(copied) == (0, 1)
+    assert hits_and_misses(second, cache) == (0, 1)
+    assert hits_and_misses(first, cache) == (1, 0)
