@@ -15,17 +15,16 @@ Shapes: T positions, V items, d width, K negatives, G tiles.
 """
 
 import argparse
-import ctypes
 import subprocess
 import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks import resident_memory
 from benchmarks.harness import Check, Timing, alternate, finish, median_ratio, rms_ratio
 from user_model.ops import sampled_infonce
 
@@ -105,13 +104,7 @@ def peak_extra_bytes(form: str) -> int:
     problem = Problem.make()
     # What is allocated once (threads, the matrix library's buffers) is not the call's own.
     Problem.make(2 * TILE, 1000).forward_backward(form)
-    ctypes.CDLL(None).malloc_trim(0)  # freed memory that the allocator keeps would hide new use
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark falls to the level
-    before = _status_kib("VmRSS")
-    results = problem.forward_backward(form)
-    peak = _status_kib("VmHWM")
-    assert len(results) == 3  # held until here: results are part of the peak
-    return (peak - before) * 1024
+    return resident_memory.peak_extra_bytes(partial(problem.forward_backward, form))[0]
 
 
 def peak_of(form: str, threads: int) -> int:
@@ -171,13 +164,6 @@ def _row(form: str, seconds: list[float], peak: int) -> dict[str, str | float]:
         "peak_extra_mib": peak / MIB,
         "peak_extra_less_table_gradient_mib": without_table / MIB,
     }
-
-
-def _status_kib(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status: no {field}; peak memory is measured on Linux only")
 
 
 if __name__ == "__main__":
