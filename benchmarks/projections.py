@@ -101,6 +101,14 @@ def projections_section(report: Report, setting: Setting) -> None:
     report.check("projections: share of the GEMM peak", flop / total / peak, BAR, "least")
 
 
+def gemm_peak(setting: Setting) -> float:
+    """Return the best FLOP a second of square float32 products on the threads at hand."""
+    side = setting.square
+    square = torch.randn(side, side)
+    runs = {"square": partial(torch.matmul, square, square)}
+    return 2 * side**3 / min(alternate(runs, setting.repetitions)["square"])
+
+
 def _row(report: Report, name: str, flop: int, seconds: float, peak: float, tokens: int) -> None:
     rate = flop / seconds
     report.row(

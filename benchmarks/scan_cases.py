@@ -7,6 +7,11 @@ alone, without z. Equality first: what differs is not timed.
 The peers' time depends on the chunk that they are called with. CHUNKS holds two: bars are held
 against the first; the second is printed beside it.
 
+"floor" is what the recurrence's multiply-adds alone would take at the machine's measured float32
+GEMM peak: two passes over the state a token forward, six backward. It is a bound on the ratio that
+any float32 form of it can reach on this machine: all else (exponentials, memory, page faults) comes
+on top, and the chunked matrix form needs more multiply-adds, not fewer.
+
 Shapes: T tokens, S sequences, L tokens a sequence, H heads, P head width, N state.
 """
 
@@ -22,11 +27,14 @@ from torch import Tensor
 
 from benchmarks.harness import Timing, alternate, median_ratio, rms_ratio
 from benchmarks.peers import PYTHON, PeerWorker, forward_backward, transformers_scan, whole_op
+from benchmarks.projections import gemm_peak
 from benchmarks.scan_report import Report, Setting, milliseconds, worst
 from user_model.ops import Plan, hydra_scan, plan
 from user_model.ops.rotary import turns_at
 
 HEADS, WIDTH, STATE = 4, 32, 32
+# Multiply-adds an element of the state and token: forward 2, backward 6.
+PASSES = 8
 CHUNKS = (64, 32)
 MAMBA, TRANSFORMERS = "mamba-ssm", "transformers"
 BAR = 9.0
@@ -110,6 +118,8 @@ def scan_section(report: Report, setting: Setting) -> None:
     """Compare with each peer at each length."""
     report.title(f"Scan, forward + backward: H={HEADS} P={WIDTH} N={STATE}, float32")
     report.note(f"whole: y * RoPE(z); bare: y. Bars: whole, chunk {CHUNKS[0]}.")
+    peak = gemm_peak(setting)
+    report.note(f"float32 GEMM peak: {peak / 1e9:.1f} GFLOP/s")
     with contextlib.ExitStack() as stack:
         worker = None
         if PYTHON.exists():
@@ -121,7 +131,7 @@ def scan_section(report: Report, setting: Setting) -> None:
             case = Case.make(length, setting.sequences(length))
             if worker is not None:
                 worker.hold(case.inputs, case.dy, length=length, turns=case.turns)
-            _compare(report, setting, case, worker)
+            _compare(report, setting, case, worker, peak)
 
 
 def differences(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
@@ -130,7 +140,9 @@ def differences(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> di
     return {name: rms_ratio(got[name], expected[name]) for name in expected}
 
 
-def _compare(report: Report, setting: Setting, case: Case, worker: PeerWorker | None) -> None:
+def _compare(
+    report: Report, setting: Setting, case: Case, worker: PeerWorker | None, peak: float
+) -> None:
     peers: dict[str, Callable[..., Results]] = {TRANSFORMERS: case.transformers}
     if worker is not None:
         peers = {MAMBA: partial(worker.run, "mamba_chunk")} | peers
@@ -150,7 +162,18 @@ def _compare(report: Report, setting: Setting, case: Case, worker: PeerWorker | 
             over_ours=against,
         )  # fmt: skip
     ours = seconds[Side("ours", 0, False)]
+    floor = 2 * PASSES * len(case.dy) * HEADS * WIDTH * STATE / peak
+    report.row(
+        f"L={L:<5} floor        multiply-adds alone: {1e3 * floor:.1f} ms, "
+        f"{floor / Timing.of(ours).median:.0%} of ours",
+        section="scan", length=L, rival="floor", form="whole", median_ms=1e3 * floor,
+    )  # fmt: skip
     for peer in peers:
+        most = Timing.of(seconds[Side(peer, CHUNKS[0], False)]).median / floor
+        report.row(
+            f"L={L:<5} {peer:12} over the floor {most:6.2f}x: the most that can be reached here",
+            section="scan", length=L, rival=peer, over_floor=most,
+        )  # fmt: skip
         ratio = median_ratio(seconds[Side(peer, CHUNKS[0], False)], ours)
         report.check(f"scan L={L}: {peer} / ours", ratio, BAR, "least")
 

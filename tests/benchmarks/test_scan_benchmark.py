@@ -154,7 +154,19 @@ def test_without_mamba_ssm_it_is_left_out_aloud(capsys, monkeypatch):
     assert {r["rival"] for r in rows(report, "scan") if "median_ms" in r} == {
         "ours",
         "transformers",
+        "floor",
     }
+
+
+def test_the_floor_is_eight_multiply_adds_an_element_of_the_state(capsys):
+    _, report, _ = run(capsys, "--only", "scan")
+    floors = {r["length"]: r["median_ms"] for r in rows(report, "scan", rival="floor")}
+    tokens = {r["length"]: r["tokens"] for r in rows(report, "scan", rival="ours", form="whole")}
+    a_token = {length: floors[length] / tokens[length] for length in floors}
+    assert len({f"{ms:.6e}" for ms in a_token.values()}) == 1
+    over = {r["length"]: r["over_floor"] for r in rows(report, "scan") if "over_floor" in r}
+    assert all(ratio > 0 for ratio in over.values())
+    assert over.keys() == floors.keys()
 
 
 def test_every_section_reports(capsys):
