@@ -68,6 +68,14 @@ class PretrainedModel:
         files = {path.name: sha256_of(path) for path in [folder / "config.json", *weights]}
         return cls(name, folder, sha256_of_json(files))
 
+    @staticmethod
+    def is_ready(name: str) -> bool:
+        """Whether `find` would find the model without making or downloading a file."""
+        found = _packaged_file(name) if name in _PACKAGES else Path(name).expanduser()
+        if found.suffix == ".gguf" and found.is_file():
+            return _dequantised_folder(sha256_of(found)).exists()
+        return found.exists() or _is_downloaded(name)
+
     def load(self, dtype: torch.dtype) -> Any:
         """The model without its language-model head, in evaluation mode."""
         from transformers import AutoModel
@@ -156,7 +164,7 @@ def dequantised(gguf_path: Path) -> Path:
     from item_llm.gguf_weights import GGUFModel
 
     digest = sha256_of(gguf_path)
-    folder = models_folder() / f"gguf-{digest[:16]}-v{_CONVERSION}"
+    folder = _dequantised_folder(digest)
     if not folder.exists():
         with staged(folder) as staging:
             GGUFModel(gguf_path).convert(staging)
@@ -164,6 +172,21 @@ def dequantised(gguf_path: Path) -> Path:
             publish(staging, folder, replace=False)
     read_manifest(folder, _KIND)
     return folder
+
+
+def _is_downloaded(name: str) -> bool:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        snapshot_download(name, local_files_only=True)
+    except (HFValidationError, LocalEntryNotFoundError):
+        return False
+    return True
+
+
+def _dequantised_folder(digest: str) -> Path:
+    return models_folder() / f"gguf-{digest[:16]}-v{_CONVERSION}"
 
 
 def _download(name: str) -> Path:

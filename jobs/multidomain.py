@@ -1,12 +1,11 @@
 #!/usr/bin/env python
-"""Train and compare recommenders for N domains: raw data in, a report for every domain out.
+"""Train and compare recommenders for N domains: raw data in, a report out.
 
     python jobs/multidomain.py --config configs/demo.yaml
-    ray job submit --working-dir . -- python jobs/multidomain.py --config configs/demo.yaml
+    ray job submit --working-dir . -- python jobs/multidomain.py --config ...
 
-Finished stages are kept in the run store and reused, so the same command again does nothing, and
-after a crash it goes on where it stood. Fields of the config can be overridden:
---user-model.layers 4 --models popularity hydra_joint; --config F --help lists them all.
+Finished stages are kept in the run store and reused, so the same command again
+does nothing, and after Ctrl-C or a crash it goes on where it stood.
 """
 
 from __future__ import annotations
@@ -15,51 +14,114 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.config import RunConfig, load
-from pipeline.progress import Progress
+from pipeline.interrupts import Interrupted, interruptible, leave
+
+
+class Options(NamedTuple):
+    """What the command line asks for."""
+
+    config: RunConfig
+    run_dir: Path | None
+    plan: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job; returns the exit status: 0, or 2 where the user has something to mend."""
-    progress = Progress()
+    """Run the job; returns the exit status: 0, or 2 where the user has something to mend.
+
+    After Ctrl-C the process ends with status 130, after SIGTERM with 143.
+    """
     try:
-        config, run_dir = parse(sys.argv[1:] if arguments is None else arguments)
-        run(config, run_dir, progress)
+        with interruptible():
+            options = parse(sys.argv[1:] if arguments is None else arguments)
+            if options.plan:
+                plan(options)
+            else:
+                run(options)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr, flush=True)
+        leave(interrupted.status)
     return 0
 
 
-def run(config: RunConfig, run_dir: Path | None, progress: Progress) -> None:
+def run(options: Options) -> None:
     """Run all stages, then print the table of domains x models and the report's path."""
+    from pipeline.progress import Progress
     from pipeline.results_table import results_table
     from pipeline.run import execute
 
-    outcome = execute(config, run_dir, progress)
+    progress = Progress()
+    outcome = execute(options.config, options.run_dir, progress)
     progress.console.print(results_table(outcome.metrics))
     progress.console.print(f"report: {outcome.folder.report}", highlight=False, soft_wrap=True)
 
 
-def parse(arguments: Sequence[str]) -> tuple[RunConfig, Path | None]:
-    """The config with its overrides, and the run folder (None: runs/NAME)."""
+def plan(options: Options) -> None:
+    """Print what would be run."""
+    from pipeline.plan import make_plan
+    from pipeline.plan_text import plan_text
+
+    print(plan_text(make_plan(options.config, options.run_dir)))
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """The config with its overrides, and the other options.
+
+    Raises:
+        ValueError: a mistake in the config or in the options.
+        SystemExit: help was asked for (0).
+    """
+    parser = _parser()
+    options, overrides = parser.parse_known_args(arguments)
+    config = None if options.config is None else load(options.config, overrides)
+    if options.help:
+        from pipeline.config_help import config_help
+
+        print(f"{parser.format_help()}\n{config_help(config)}")
+        raise SystemExit(0)
+    if config is None:
+        raise ValueError("--config is required, for example --config configs/demo.yaml")
+    return Options(config, options.run_dir, options.plan)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jobs/multidomain.py",
+        usage="%(prog)s --config FILE [--run-dir DIR] [--plan] [--FIELD ...]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", type=Path, help="the run's YAML file; configs/ has examples")
-    parser.add_argument("--run-dir", type=Path, help="where results go (default: runs/NAME)")
-    options, overrides = parser.parse_known_args(arguments)
-    if options.config is None:
-        parser.print_help()
-        if {"-h", "--help"} & set(overrides):
-            raise SystemExit(0)
-        raise ValueError("--config is required, for example --config configs/demo.yaml")
-    return load(options.config, overrides, prog=f"{parser.prog} --config F"), options.run_dir
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the run's YAML file; configs/ has examples (required)",
+    )
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="where results go; relative to the project (default: runs/NAME)",
+    )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="print stages, sizes and what is done already, and run nothing (default: run)",
+    )
+    parser.add_argument(
+        "-h",
+        "--help",
+        action="store_true",
+        help="print this and every field of the config; with --config, its values",
+    )
+    return parser
 
 
 if __name__ == "__main__":

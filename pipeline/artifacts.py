@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 22
@@ -113,6 +113,13 @@ class RunStore:
         if not folder.exists():
             return None
         return _verified(name, key, folder)
+
+    def state(self, name: str, key: str) -> Literal["done", "begun", "to do"]:
+        """How far the output is; looks at names alone, so a damaged one is `done` too."""
+        folder = self.folder(name, key)
+        if (folder / MANIFEST).is_file():
+            return "done"
+        return "begun" if (self.root / ".work" / folder.name).is_dir() else "to do"
 
     def set_aside(self, name: str, key: str) -> Path:
         """Move a damaged output out of the way, so that it can be made again; nothing is lost."""

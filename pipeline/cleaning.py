@@ -1,4 +1,4 @@
-"""The steps of cleaning one domain's raw tables."""
+"""What is kept of a domain, and the steps of cleaning it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.k_core import k_core
 from pipeline.sources.tables import Order
-from pipeline.sources.text import cut_text, normalise_text
 from pipeline.stable_hash import hash_text, hash_texts, mixed
 
 
@@ -55,24 +56,42 @@ class CleaningConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class CleaningSteps:
-    """The interactions as read, and after each step: same columns, fewer rows."""
+class StepCounts:
+    """Interactions as read, and after each step of cleaning.
 
-    read: pl.DataFrame
-    sampled: pl.DataFrame
-    distinct: pl.DataFrame
-    fitting: pl.DataFrame
-    left: pl.DataFrame
+    Attributes:
+        read: As read, without the rows that were refused.
+        sampled: Of the users that `max_users` keeps.
+        distinct: Without duplicates.
+        fitting: Of users within `max_history`.
+        left: In the k-core, and of users with `min_history`.
+        kcore_rounds: Rounds (users, then items) in which the k-core removed something.
+    """
 
-    def heights(self) -> tuple[int, int, int, int, int]:
-        """Interactions as read, and after each step."""
-        return (
-            self.read.height,
-            self.sampled.height,
-            self.distinct.height,
-            self.fitting.height,
-            self.left.height,
-        )
+    read: int
+    sampled: int
+    distinct: int
+    fitting: int
+    left: int
+    kcore_rounds: int
+
+
+def chosen_users(
+    users: pl.Series, platform: str, max_users: int | None, seed: int
+) -> NDArray[np.bool_]:
+    """Which users stay, bool [n]: those of the smallest hashes, in all domains the same.
+
+    Args:
+        users: String [n], each once.
+        platform: of the user ids.
+        max_users: users to keep at most; None for all.
+        seed: of the choice.
+    """
+    kept = np.ones(len(users), dtype=bool)
+    if max_users is not None and len(users) > max_users:
+        rank = mixed(seed, hash_text(platform), hash_texts(users))
+        kept[np.argsort(rank)[max_users:]] = False
+    return kept
 
 
 def clean_interactions(
@@ -83,7 +102,7 @@ def clean_interactions(
     platform: str,
     max_users: int | None,
     seed: int,
-) -> CleaningSteps:
+) -> tuple[pl.DataFrame, StepCounts]:
     """Choose users, drop duplicates and users with too long histories, take the k-core.
 
     Args:
@@ -94,63 +113,25 @@ def clean_interactions(
         platform: of the user ids.
         max_users: users to keep at most.
         seed: of the choice.
+
+    Returns:
+        What is left, same columns, in no order; and the counts.
     """
-    sampled = _sampled(interactions, platform, max_users, seed)
+    users = interactions["user_id"].unique()
+    kept = users.filter(pl.Series(chosen_users(users, platform, max_users, seed)))
+    sampled = interactions.join(kept.to_frame(), on="user_id", how="semi")
     distinct = sampled.unique() if order == "time" else sampled
     longest = cleaning.max_history
     fits = pl.lit(True) if longest is None else pl.len().over("user_id") <= longest
     fitting = distinct.filter(fits)
     least = max(cleaning.k_core, cleaning.min_history)
-    left = k_core(fitting, user_events=least, item_events=cleaning.k_core)
-    return CleaningSteps(interactions, sampled, distinct, fitting, left)
-
-
-def _sampled(
-    interactions: pl.DataFrame, platform: str, max_users: int | None, seed: int
-) -> pl.DataFrame:
-    users = interactions["user_id"].unique()
-    if max_users is None or len(users) <= max_users:
-        return interactions
-    rank = mixed(seed, hash_text(platform), hash_texts(users))
-    kept = users.gather(np.argsort(rank)[:max_users])
-    return interactions.join(kept.to_frame(), on="user_id", how="semi")
-
-
-def k_core(interactions: pl.DataFrame, *, user_events: int, item_events: int) -> pl.DataFrame:
-    """Remove users and items with too few interactions, until none is left to remove.
-
-    Repeated interactions of one user with one item count each. The result, the largest set in
-    which everybody has enough, does not depend on the order of removal.
-
-    Args:
-        interactions: with user_id and item_id.
-        user_events: interactions that a user must have.
-        item_events: interactions that an item must have.
-    """
-    users, items = (
-        interactions[name].rank("dense").to_numpy().astype(np.int64) - 1
-        for name in ("user_id", "item_id")
+    left, rounds = k_core(fitting, user_events=least, item_events=cleaning.k_core)
+    counts = StepCounts(
+        read=interactions.height,
+        sampled=sampled.height,
+        distinct=distinct.height,
+        fitting=fitting.height,
+        left=left.height,
+        kcore_rounds=rounds,
     )
-    kept = np.ones(len(users), dtype=bool)
-    before = -1
-    while (left := int(kept.sum())) != before and left > 0:
-        before = left
-        for codes, least in ((users, user_events), (items, item_events)):
-            kept &= np.bincount(codes[kept], minlength=int(codes.max()) + 1)[codes] >= least
-    return interactions.filter(pl.Series(kept, dtype=pl.Boolean))
-
-
-def item_texts(interactions: pl.DataFrame, items: pl.DataFrame, max_chars: int) -> pl.DataFrame:
-    """One normalised text for each item that has interactions.
-
-    Of several texts for one id the longest stays, of equally long ones the first by alphabet:
-    whichever stands first in the file means nothing.
-    """
-    needed = interactions.select(pl.col("item_id").unique().sort())
-    raw = items.join(needed, on="item_id", how="semi")
-    texts = [cut_text(normalise_text(text or ""), max_chars) for text in raw["text"]]
-    clean = raw.select("item_id", pl.Series("text", texts, dtype=pl.String))
-    best = clean.sort(pl.col("text").str.len_chars(), "text", descending=[True, False])
-    best = best.unique("item_id", keep="first", maintain_order=True)
-    joined = needed.join(best, on="item_id", how="left", maintain_order="left")
-    return joined.with_columns(pl.col("text").fill_null(""))
+    return left, counts

@@ -6,22 +6,24 @@ not know it refuses, with the name of the field that was probably meant.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from item_llm import ItemLLMConfig
 from pipeline.artifacts import content_hash
 from pipeline.config_mistakes import describe_mistakes, did_you_mean
+from pipeline.config_overrides import with_overrides
 from pipeline.domains import DomainConfig
 from pipeline.evaluation import EvaluationConfig
 from pipeline.pairs import PairsConfig
 from pipeline.sources.options import checked_name
 from pipeline.splits import SplitConfig
 from pipeline.strict_yaml import load_mapping
+from pipeline.tracking.config import TrackingConfig
 from pipeline.workers.cluster import ComputeConfig
 from user_model import HydraConfig, ItemTableConfig, SASRecConfig, TrainingConfig
 
@@ -91,7 +93,7 @@ class RunConfig(BaseModel):
     store: str = Field(
         "runs/.store", description="folder of finished outputs, shared by runs; ~ is the home"
     )
-    domains: Annotated[tuple[DomainConfig, ...], tyro.conf.Fixed] = Field(
+    domains: tuple[DomainConfig, ...] = Field(
         description="the catalogues: a name, a source and how it is cleaned", min_length=1
     )
     large_domains: tuple[str, ...] | None = Field(
@@ -124,6 +126,9 @@ class RunConfig(BaseModel):
     compute: ComputeConfig = Field(
         default_factory=ComputeConfig, description="what the run may use of its Ray"
     )
+    tracking: TrackingConfig = Field(
+        default_factory=TrackingConfig, description="who follows the run while it goes on"
+    )
 
     @model_validator(mode="after")
     def _names_are_sound(self) -> RunConfig:
@@ -140,34 +145,26 @@ class RunConfig(BaseModel):
         return self
 
     def results_hash(self) -> str:
-        """SHA-256 (hex) of what decides metrics.json: not the name, the folders or the workers."""
-        ignored = {"name", "store", "compute"}
+        """SHA-256 (hex) of what decides metrics.json: not names, folders, workers or trackers."""
+        ignored = {"name", "store", "compute", "tracking"}
         return content_hash(self.model_dump(mode="json", exclude=ignored))
 
 
-def load(path: Path, overrides: Sequence[str] = (), *, prog: str | None = None) -> RunConfig:
+def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file and put command-line overrides (`--user-model.layers 4`) over it.
 
     Raises:
         ValueError: one sentence a mistake: where it is, what was got, what was expected.
-        SystemExit: the command line asks for help (0) or holds a mistake (2).
     """
-    content = load_mapping(path)
+    content = with_overrides(load_mapping(path), overrides, RunConfig)
     try:
-        config = RunConfig.model_validate(content)
-        if not overrides:
-            return config
-        return tyro.cli(
-            RunConfig,
-            prog=prog,
-            description=RunConfig.__doc__,
-            default=config,
-            args=list(overrides),
-            config=(
-                tyro.conf.AvoidSubcommands,
-                tyro.conf.FlagConversionOff,
-                tyro.conf.SuppressFixed,
-            ),
-        )
+        return RunConfig.model_validate(content)
     except ValidationError as error:
-        raise ValueError(describe_mistakes(error, RunConfig, str(path))) from error
+        where = f"{path} with {' '.join(overrides)}" if overrides else str(path)
+        raise ValueError(describe_mistakes(error, RunConfig, where)) from error
+
+
+if __name__ == "__main__":
+    from pipeline.config_command import main
+
+    sys.exit(main())

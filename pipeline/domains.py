@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipeline.artifacts import write_text
-from pipeline.cleaning import CleaningConfig, CleaningSteps, clean_interactions, item_texts
+from pipeline.cleaning import CleaningConfig, clean_interactions
+from pipeline.domain_report import DomainReport, TextCounts, domain_report, why_empty
+from pipeline.item_texts import best_texts
+from pipeline.quarantine import Quarantine
 from pipeline.sources import SourceConfig
 from pipeline.sources.options import checked_name
 from pipeline.sources.registry import read_source
-from pipeline.sources.tables import Order, RawTables
+from pipeline.sources.tables import Order
 
 
 class DomainConfig(BaseModel):
@@ -36,29 +34,6 @@ class DomainConfig(BaseModel):
     @classmethod
     def _name_is_safe(cls, value: str) -> str:
         return checked_name(value, "the domain name")
-
-
-@dataclass(frozen=True)
-class DomainReport:
-    """Counts of one domain: what came in, what went and why, what is left."""
-
-    source: str
-    order: Order
-    rows_read: int
-    rejected: Mapping[str, int]  # reason -> rows
-    interactions_read: int
-    removed_by_sampling: int  # interactions of users beyond max_users
-    removed_duplicates: int  # events equal in user, item and time
-    removed_by_length: int  # interactions of users beyond max_history
-    removed_by_kcore: int  # interactions, with min_history
-    users: int
-    items: int
-    interactions: int
-    mean_history: float
-    median_history: float
-    empty_texts: int  # items left without a text
-    items_without_events: int  # items of the source that nobody left interacts with
-    repeated_items: int  # rows of items whose id stood there before
 
 
 @dataclass(frozen=True)
@@ -97,83 +72,50 @@ def build_domain(
         ValueError: a file or column is absent, more rows are bad than max_bad_rows, or nothing
             is left after cleaning; the message says what, where and what to do.
     """
-    raw = read_source(config.source, data_root)
-    _quarantine(config, raw, quarantine_dir)
-    steps = clean_interactions(
-        config.cleaning,
+    cleaning, source = config.cleaning, config.source
+    raw = read_source(source, data_root).whole()
+    with Quarantine(quarantine_dir, config.name, cleaning.max_bad_rows) as quarantine:
+        quarantine.take(raw.rows_read, raw.rejected)
+    left, steps = clean_interactions(
+        cleaning,
         raw.interactions,
         raw.order,
-        platform=config.source.platform,
-        max_users=config.source.max_users,
+        platform=source.platform,
+        max_users=source.max_users,
         seed=seed,
     )
-    interactions = steps.left.sort("user_id", "timestamp", "item_id")
-    if interactions.is_empty():
-        raise ValueError(_why_empty(config, steps))
+    if left.is_empty():
+        raise ValueError(why_empty(config.name, source.describe(), cleaning, steps))
+    interactions = left.sort("user_id", "timestamp", "item_id")
     if raw.order == "sequence":
         number = pl.int_range(pl.len(), dtype=pl.Int64).over("user_id").alias("timestamp")
         interactions = interactions.with_columns(number)
-    items = item_texts(interactions, raw.items, config.cleaning.max_text_chars)
-    report = _report(config, raw, steps, items)
-    name, platform = config.name, config.source.platform
-    return Domain(name, platform, raw.order, interactions, items, report)
-
-
-def _quarantine(config: DomainConfig, raw: RawTables, folder: Path) -> None:
-    if not raw.rejected:
-        return
-    path = folder / f"{config.name}.jsonl"
-    rows = [
-        {"file": row.file.name, "line": row.line, "reason": row.reason, "row": row.row}
-        for row in raw.rejected
-    ]
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    allowed = config.cleaning.max_bad_rows
-    if len(rows) > allowed:
-        raise ValueError(
-            f"domain {config.name}: {len(rows)} of {raw.rows_read} rows cannot be read, and "
-            f"cleaning.max_bad_rows is {allowed}; the first is {raw.rejected[0]}; mend the file "
-            "or raise max_bad_rows"
-        )
-
-
-def _report(
-    config: DomainConfig, raw: RawTables, steps: CleaningSteps, items: pl.DataFrame
-) -> DomainReport:
-    lengths = steps.left.group_by("user_id").len()["len"].to_numpy()
-    read, sampled, distinct, fitting, left = steps.heights()
-    known = raw.items["item_id"].n_unique()
-    return DomainReport(
-        source=config.source.describe(),
-        order=raw.order,
-        rows_read=raw.rows_read,
-        rejected=dict(sorted(Counter(row.reason for row in raw.rejected).items())),
-        interactions_read=read,
-        removed_by_sampling=read - sampled,
-        removed_duplicates=sampled - distinct,
-        removed_by_length=distinct - fitting,
-        removed_by_kcore=fitting - left,
-        users=len(lengths),
-        items=items.height,
-        interactions=left,
-        mean_history=float(lengths.mean()),
-        median_history=float(np.median(lengths)),
-        empty_texts=int((items["text"] == "").sum()),
-        items_without_events=raw.items.join(items, on="item_id", how="anti")["item_id"].n_unique(),
-        repeated_items=raw.items.height - known,
+    items, texts = _items(interactions, raw.items, cleaning.max_text_chars)
+    report = domain_report(
+        source.describe(),
+        raw.order,
+        rows_read=quarantine.rows_read,
+        rejected=quarantine.counts(),
+        steps=steps,
+        lengths=interactions["user_id"].rle().struct["len"].to_numpy(),
+        n_items=items.height,
+        texts=texts,
     )
+    return Domain(config.name, source.platform, raw.order, interactions, items, report)
 
 
-def _why_empty(config: DomainConfig, steps: CleaningSteps) -> str:
-    read, sampled, distinct, fitting, left = steps.heights()
-    if read == 0:
-        return (
-            f"domain {config.name}: {config.source.describe()} holds no interactions: check "
-            "that it is the right file"
-        )
-    return (
-        f"domain {config.name} is empty after cleaning: of {read} interactions {sampled} are left "
-        f"after max_users, {distinct} without duplicates, {fitting} after max_history and {left} "
-        f"after k_core {config.cleaning.k_core} and min_history {config.cleaning.min_history}: "
-        "lower k_core and min_history, or raise max_users"
+def _items(
+    interactions: pl.DataFrame, raw: pl.DataFrame, max_chars: int
+) -> tuple[pl.DataFrame, TextCounts]:
+    needed = interactions.select(pl.col("item_id").unique().sort())
+    best = best_texts(raw.join(needed, on="item_id", how="semi"), "item_id", max_chars)
+    joined = needed.join(best, on="item_id", how="left", maintain_order="left")
+    items = joined.select("item_id", pl.col("text").fill_null(""))
+    counts = TextCounts(
+        empty=int((items["text"] == "").sum()),
+        html=int(joined["html"].sum()),
+        cut=int(joined["cut"].sum()),
+        without_events=raw.join(needed, on="item_id", how="anti")["item_id"].n_unique(),
+        repeated=raw.height - raw["item_id"].n_unique(),
     )
+    return items, counts

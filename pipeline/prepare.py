@@ -17,7 +17,7 @@ from pipeline.config import RunConfig
 from pipeline.corpus import Corpus, build_corpus, shared_users
 from pipeline.domains import Domain, build_domain
 from pipeline.sources.registry import source_fingerprint
-from pipeline.sources.simulated import SimulatedConfig, simulated_oracle
+from pipeline.sources.simulated import SimulatedConfig, has_oracle, simulated_oracle
 from pipeline.stages import StageContext
 
 CORPUS = "corpus"
@@ -47,7 +47,7 @@ def make_corpus(config: RunConfig, data_root: Path, context: StageContext) -> di
         domains.append(
             build_domain(domain, data_root, context.output / _QUARANTINE, seed=config.seed)
         )
-        if isinstance(domain.source, SimulatedConfig):
+        if isinstance(domain.source, SimulatedConfig) and has_oracle(domain.source):
             (context.output / ORACLE).mkdir(exist_ok=True)
             oracle = simulated_oracle(domain.source)
             oracle.save(context.output / ORACLE / f"{domain.name}.npz")

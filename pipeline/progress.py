@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+
+from pipeline.tracking.records import Figures
 
 _LINE_EVERY_SECONDS = 5.0
 _INDENT = "    "
@@ -37,13 +39,17 @@ class StageProgress:
             self._first = (now, done)
         elapsed, gained = now - self._first[0], done - self._first[1]
         rate = gained / elapsed if elapsed > 0 else 0.0
-        left = f"{_clock((total - done) / rate)} left" if rate > 0 else ""
+        left = f"{clock((total - done) / rate)} left" if rate > 0 else ""
         speed = f"{_short(rate)} {unit}/s" if rate > 0 else ""
         parts = [part for part in (left, info, speed) if part]
         due = now - self._last_line >= _LINE_EVERY_SECONDS
         if due:
             self._last_line = now
         self._owner.show(self._name, done, total, parts, line=due)
+
+    def log(self, figures: Figures) -> None:
+        """Tell the trackers what was measured; nothing of it is shown."""
+        self._owner.log(self._name, figures)
 
     def note(self, text: str) -> None:
         """Say something once."""
@@ -62,6 +68,7 @@ class Progress:
         self._lock = threading.Lock()
         self._expected = self._finished = 0
         self._tasks: dict[str, TaskID] = {}
+        self._followers: list[Callable[[str, Figures], None]] = []
         self._bars = Bars(
             TextColumn("{task.description:<26.26}"),
             BarColumn(bar_width=14),
@@ -78,6 +85,15 @@ class Progress:
             return
         with self._bars:
             yield self
+
+    def follow(self, follower: Callable[[str, Figures], None]) -> None:
+        """Have `follower` told of each stage's figures; it must not raise or block."""
+        self._followers.append(follower)
+
+    def log(self, stage: str, figures: Figures) -> None:
+        """Tell those who follow what a stage measured."""
+        for follower in self._followers:
+            follower(stage, figures)
 
     def expect(self, names: Sequence[str]) -> None:
         """Say how many stages there are, so that each can be numbered."""
@@ -112,12 +128,17 @@ class Progress:
             line = f"{_INDENT}[dim]{escape(name)}[/dim]  {escape(text)}"
             self.console.print(line, highlight=False, soft_wrap=True)
 
+    def warn(self, text: str) -> None:
+        """Print a sentence that is about no stage, in lines of the console's width."""
+        with self._lock:
+            self.console.print(f"[yellow]{escape(text)}[/yellow]", highlight=False)
+
     def finished(self, name: str, status: str, seconds: float) -> None:
         """Print the line that a stage is over."""
         with self._lock:
             self._finished += 1
             count = f"[{self._finished}/{self._expected}]"
-            took = "" if status == "reused" else f" in {_clock(seconds)}"
+            took = "" if status == "reused" else f" in {clock(seconds)}"
             self.console.print(
                 f"{escape(count):>8} {escape(name)}: {status}{took}", highlight=False
             )
@@ -134,7 +155,8 @@ def _fitting(parts: Sequence[str], width: int) -> str:
     return text
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as m:ss, or h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     return (
         f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

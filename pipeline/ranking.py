@@ -10,6 +10,7 @@ from pipeline.artifacts import read_json, write_text
 from pipeline.config import RunConfig
 from pipeline.corpus import Corpus, size_groups
 from pipeline.evaluation import Scorer, rank_targets
+from pipeline.examples import save_examples
 from pipeline.histories import Roles, evaluation_cases
 from pipeline.metrics import Ranks
 from pipeline.model_names import ORACLE
@@ -53,6 +54,7 @@ def rank_baseline(
             block_mb=config.evaluation.block_mb,
         )
         save_ranks(context.output, name, ranks)
+        save_examples(context.output, corpus, cases, scorer, mask_seen=config.evaluation.mask_seen)
     return {}
 
 

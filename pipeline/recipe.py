@@ -4,12 +4,13 @@
        │                           └─ train.MODEL.DOMAIN ── rank.MODEL.DOMAIN ─┼─ metrics
        └─────────────────────────────────────── rank.BASELINE.DOMAIN ──────────┘
 
+A tuned item LLM gets a stage `neighbours` for the report, which nothing else reads.
 Models of ids alone need no vectors; hydra_frozen reads the untuned encoder's (vectors_frozen).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,13 @@ from pipeline.config import (
     SASRecModelConfig,
 )
 from pipeline.model_names import ORACLE
+from pipeline.sources.simulated import has_oracle
 from pipeline.stages import Stage, StageContext
 from pipeline.user_models import UserModelTask
+from pipeline.workers.neighbours import neighbours_on_cluster
 from pipeline.workers.user_model import rank_on_cluster, train_on_cluster
+
+_RANKS = 2  # version of what a rank stage writes: 2 added the examples
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Recipe:
         trained: one for each model and scope, by stage name.
         ranked: the same, and the baselines.
         metrics: ranks -> metrics.json.
+        neighbours: nearest items before and after tuning; None where nothing was tuned.
     """
 
     corpus: Stage
@@ -50,6 +56,13 @@ class Recipe:
     trained: Mapping[str, Stage]
     ranked: Mapping[str, Stage]
     metrics: Stage
+    neighbours: Stage | None
+
+    @property
+    def targets(self) -> list[Stage]:
+        """The stages that nothing else reads, and the vectors: all others stand below them."""
+        extras = [self.neighbours] if self.neighbours else []
+        return [*self.vectors.values(), self.metrics, *extras]
 
 
 class RecipeBuilder:
@@ -59,10 +72,18 @@ class RecipeBuilder:
         config: the run's configuration.
         data_root: the folder that the sources' relative paths start from.
         store: the run store; the item vectors' cache stands in it.
+        base_sha256: gives the hash of a base model's weights; a plan's makes no files.
     """
 
-    def __init__(self, config: RunConfig, data_root: Path, store: Path) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        data_root: Path,
+        store: Path,
+        base_sha256: Callable[[ItemLLMConfig], str] = item_vectors.base_sha256,
+    ) -> None:
         self.config, self.data_root, self.store = config, data_root, store
+        self.base_sha256 = base_sha256
         self._trained: dict[str, Stage] = {}
         self._ranked: dict[str, Stage] = {}
 
@@ -77,10 +98,11 @@ class RecipeBuilder:
         vectors = self._vectors(corpus, item_llm)
         for model in self.config.models:
             self._add_model(model, corpus, vectors)
-        if any(domain.source.format == "simulated" for domain in self.config.domains):
-            self._add_ranking(ORACLE, corpus, self._domains_with_oracle())
+        if domains := self._domains_with_oracle():
+            self._add_ranking(ORACLE, corpus, domains)
         metrics = self._metrics(corpus)
-        return Recipe(corpus, item_llm, vectors, self._trained, self._ranked, metrics)
+        neighbours = self._neighbours(corpus, vectors)
+        return Recipe(corpus, item_llm, vectors, self._trained, self._ranked, metrics, neighbours)
 
     def _corpus(self) -> Stage:
         config, root = self.config, self.data_root
@@ -107,7 +129,7 @@ class RecipeBuilder:
 
         recipe = {
             "item_llm": config.item_llm.model_dump(mode="json", exclude={"adapter"}),
-            "base": item_vectors.base_sha256(config.item_llm),
+            "base": self.base_sha256(config.item_llm),
             "pairs": config.pairs.model_dump(mode="json"),
             "split": config.split.model_dump(mode="json", exclude={"max_history"}),
             "seed": config.seed,
@@ -131,7 +153,7 @@ class RecipeBuilder:
 
         recipe = {
             "encoder": llm.encoder.model_dump(mode="json", exclude={"batch_tokens"}),
-            "base": item_vectors.base_sha256(llm),
+            "base": self.base_sha256(llm),
             "adapter": item_vectors.pinned_adapter_sha256(llm),
         }
         name = "vectors" if encoder == "tuned" else "vectors_frozen"
@@ -176,7 +198,13 @@ class RecipeBuilder:
             slots=config.compute.workers if domain is None else 1,
         )
         self._trained[train.name] = train
-        rank = Stage(f"rank.{scope}", template.ranking_recipe(), make_ranks, (*inputs, train))
+        rank = Stage(
+            f"rank.{scope}",
+            template.ranking_recipe(),
+            make_ranks,
+            (*inputs, train),
+            version=_RANKS,
+        )
         self._ranked[rank.name] = rank
 
     def _add_ranking(self, model: str, corpus: Stage, domains: list[str]) -> None:
@@ -191,7 +219,8 @@ class RecipeBuilder:
             "split": config.split.model_dump(mode="json"),
             "mask_seen": config.evaluation.mask_seen,
         }
-        self._ranked[f"rank.{model}"] = Stage(f"rank.{model}", recipe, make, (corpus,))
+        stage = Stage(f"rank.{model}", recipe, make, (corpus,), version=_RANKS)
+        self._ranked[stage.name] = stage
 
     def _metrics(self, corpus: Stage) -> Stage:
         config = self.config
@@ -206,11 +235,25 @@ class RecipeBuilder:
         }
         return Stage("metrics", recipe, make, (corpus, *self._ranked.values()))
 
+    def _neighbours(self, corpus: Stage, vectors: Mapping[str, Stage]) -> Stage | None:
+        config, llm = self.config, self.config.item_llm
+        if "tuned" not in vectors or (llm.lora is None and llm.adapter is None):
+            return None
+
+        def make(context: StageContext) -> Mapping[str, Any]:
+            return neighbours_on_cluster(llm.encoder, config.compute, context)
+
+        recipe = {
+            "encoder": llm.encoder.model_dump(mode="json", exclude={"batch_tokens"}),
+            "base": self.base_sha256(llm),
+        }
+        return Stage("neighbours", recipe, make, (corpus, *vectors.values()))
+
     def _wanted_encoders(self) -> set[str]:
         return {encoder for model in self.config.models if (encoder := encoder_of(model))}
 
     def _domains_with_oracle(self) -> list[str]:
-        return [d.name for d in self.config.domains if d.source.format == "simulated"]
+        return [domain.name for domain in self.config.domains if has_oracle(domain.source)]
 
 
 def encoder_of(model: str) -> str | None:

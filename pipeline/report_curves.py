@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from pipeline.model_names import in_order, label
 from pipeline.report_charts import Line, Panel, curves
-from pipeline.report_sections import style
+from pipeline.report_order import style
 
 
 def item_llm_chart(item_llm: Mapping[str, Any] | None) -> Markup | None:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.model_names import JOINT, ORACLE, in_order, label
-from pipeline.results import COMPARED_BY, share_of_oracle
+from pipeline.report_differences import difference
+from pipeline.report_formats import Figure, listed, pointer
+from pipeline.report_results import of_oracle
+from pipeline.results import COMPARED_BY
 
 Metrics = Mapping[str, Any]
 
@@ -17,8 +20,8 @@ class KeyFigure:
     """One number of the headline: what it is, the number, what stands below it."""
 
     title: str
-    value: str
-    note: str
+    value: Figure
+    note: Sequence[str | Figure]
 
 
 def finding(metrics: Metrics) -> str:
@@ -37,47 +40,31 @@ def key_figures(metrics: Metrics) -> list[KeyFigure]:
     hero = _hero(models)
     if hero is None:
         return []
-    low, high = models[hero]["ci95"][COMPARED_BY]
-    figures = [
-        KeyFigure(
-            f"NDCG@10, {label(hero)}",
-            f"{models[hero][COMPARED_BY]:.4f}",
-            f"95% interval {low:.4f} to {high:.4f}",
-        )
-    ]
-    delta = metrics["group_deltas"]["all"].get(JOINT)
-    if delta:
-        low, high = delta["ci95"]
-        note = f"NDCG@10, interval {signed(low)} to {signed(high)}"
-        figures.append(KeyFigure("Against each domain alone", signed(delta[COMPARED_BY]), note))
+    where = ("groups", "all")
+    figures = [_own_figure(models, hero, where)]
+    if delta := metrics["group_deltas"]["all"].get(JOINT):
+        found = difference(delta, ("group_deltas", "all", JOINT))
+        note: list[str | Figure] = ["NDCG@10, 95% interval ", found.low, " to ", found.high]
+        figures.append(KeyFigure("Against each domain alone", found.value, note))
     ratio = _against_popularity(models, hero)
     if ratio is not None:
-        note = f"Popularity {models['popularity'][COMPARED_BY]:.4f}"
-        figures.append(KeyFigure("Against popularity", f"{ratio:.1f}\u00d7", note))
-    share = share_of_oracle(models, hero)
-    if share is not None:
-        note = f"the best possible is {models[ORACLE][COMPARED_BY]:.4f}"
-        figures.append(KeyFigure("Of the oracle", f"{share:.0%}", note))
+        base = Figure(models["popularity"][COMPARED_BY], pointer(*where, "popularity", COMPARED_BY))
+        value = Figure(ratio, pointer(*where, hero, COMPARED_BY), "times", over=base.pointer)
+        figures.append(KeyFigure("Against popularity", value, ["Popularity ", base]))
+    if share := of_oracle(models, hero, where):
+        best = Figure(models[ORACLE][COMPARED_BY], pointer(*where, ORACLE, COMPARED_BY))
+        figures.append(KeyFigure("Of the oracle", share, ["the best possible is ", best]))
     return figures
 
 
-def signed(value: float) -> str:
-    """A difference with its sign and 4 decimals.
-
-    >>> signed(-0.00125), signed(0.0), signed(0.25)
-    ('−0.0013', '0.0000', '+0.2500')
-    """
-    text = f"{value:+.4f}"
-    return "0.0000" if float(text) == 0 else text.replace("-", "\u2212")
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names as a sentence lists them.
-
-    >>> listed(["a"]), listed(["a", "b", "c"])
-    ('a', 'a, b and c')
-    """
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _own_figure(models: Mapping[str, Any], hero: str, where: Sequence[str]) -> KeyFigure:
+    at = (*where, hero)
+    low, high = (
+        Figure(bound, pointer(*at, "ci95", COMPARED_BY, place))
+        for place, bound in enumerate(models[hero]["ci95"][COMPARED_BY])
+    )
+    value = Figure(models[hero][COMPARED_BY], pointer(*at, COMPARED_BY))
+    return KeyFigure(f"NDCG@10, {label(hero)}", value, ["95% interval ", low, " to ", high])
 
 
 def _transfer_sentence(domains: Mapping[str, Any]) -> str:

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import report
-from pipeline.artifacts import RunStore, exclusive_lock, read_json, write_json, write_text
+from pipeline.artifacts import RunStore, exclusive_lock
 from pipeline.config import RunConfig
 from pipeline.paths import data_root, project_root, resolve
-from pipeline.prepare import DATA
 from pipeline.progress import Progress
-from pipeline.ranking import METRICS
 from pipeline.recipe import Recipe, RecipeBuilder
-from pipeline.results import to_json
 from pipeline.run_card import run_card
-from pipeline.run_details import curves, details
+from pipeline.run_details import details, gather
 from pipeline.stages import Runner, StageResult, in_order
+from pipeline.tracked_run import tell_results, tracked_run
+from pipeline.tracking.registry import wanted
+from pipeline.tracking.tracking import Tracking
 from pipeline.workers.cluster import connected
 
 _LOCK = ".lock"
@@ -62,40 +62,42 @@ def execute(config: RunConfig, run_dir: Path | None, progress: Progress) -> RunO
     Raises:
         ValueError: something for the user to mend: one clear sentence.
         BusyError: another process is writing to the same run folder.
+        Interrupted: the process was told to stop; the same call goes on.
     """
-    store = RunStore(resolve(config.store, project_root()))
-    folder = RunFolder(resolve(run_dir or Path("runs") / config.name, project_root()))
+    store, folder = places(config, run_dir)
     # Built before any folder is made: an absent file or a wrong name leaves nothing behind.
     recipe = RecipeBuilder(config, data_root(), store.root).build()
+    tracking = Tracking(config.tracking, wanted(config.tracking), progress.warn)
+    progress.follow(tracking.log)
+    with (
+        exclusive_lock(folder.path / _LOCK, wait=False),
+        progress.running(),
+        tracking.following(tracked_run(config, folder.path)),
+    ):
+        stages, card = _run_stages(config, recipe, store, progress)
+        files = gather(recipe, stages, card)
+        tell_results(tracking, files)
+        files.write(folder.path, report.render(files))
+    return RunOutcome(folder, files.metrics, stages)
+
+
+def places(config: RunConfig, run_dir: Path | None) -> tuple[RunStore, RunFolder]:
+    """Where a run keeps its stages' outputs and its results; makes neither."""
+    store = RunStore(resolve(config.store, project_root()))
+    return store, RunFolder(resolve(run_dir or Path("runs") / config.name, project_root()))
+
+
+def _run_stages(
+    config: RunConfig, recipe: Recipe, store: RunStore, progress: Progress
+) -> tuple[dict[str, StageResult], dict[str, Any]]:
+    """Run what is not finished; returns the stages' results and the run card."""
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    with exclusive_lock(folder.path / _LOCK, wait=False), progress.running():
-        targets = [*recipe.vectors.values(), recipe.metrics]
-        progress.expect([stage.name for stage in in_order(targets)])
-        runner = Runner(store, progress, slots=config.compute.workers)
-        # The data before Ray: what is wrong with them is said at once.
-        runner.run([recipe.corpus])
-        with connected(config.compute):
-            stages = runner.run(targets)
-        seconds = time.monotonic() - clock
-        found = details(recipe, stages)
-        card = run_card(config, stages, started=started, seconds=seconds, details=found)
-        metrics = write_results(folder, recipe, stages, card)
-    return RunOutcome(folder, metrics, stages)
-
-
-def write_results(
-    folder: RunFolder, recipe: Recipe, stages: dict[str, StageResult], card: dict[str, Any]
-) -> dict[str, Any]:
-    """Write metrics.json, run.json, curves.json, data.json and report.html; returns the metrics."""
-    metrics: dict[str, Any] = read_json(stages["metrics"].artifact.path / METRICS)
-    data = read_json(stages["corpus"].artifact.path / DATA)
-    data["split"] = card["config"]["split"]
-    for name, domain in data["domains"].items():
-        domain["size_group"] = metrics["domains"][name]["size_group"]
-    learning = curves(recipe, stages)
-    write_json(folder.path / "run.json", card)
-    write_json(folder.path / "curves.json", learning)
-    write_json(folder.path / DATA, data)
-    write_text(folder.report, report.render(metrics, card, learning, data))
-    write_text(folder.metrics, to_json(metrics))
-    return metrics
+    progress.expect([stage.name for stage in in_order(recipe.targets)])
+    runner = Runner(store, progress, slots=config.compute.workers)
+    # The data before Ray: what is wrong with them is said at once.
+    runner.run([recipe.corpus])
+    with connected(config.compute):
+        stages = runner.run(recipe.targets)
+    found = details(recipe, stages)
+    seconds = time.monotonic() - clock
+    return stages, run_card(config, stages, started=started, seconds=seconds, details=found)

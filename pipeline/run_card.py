@@ -34,17 +34,24 @@ def run_card(
         details: what the stages found out: adapter, cache, parameters.
     """
     return {
-        "name": config.name,
+        **conditions(config),
         "started": started,
         "seconds": round(seconds, 2),
+        "stages": [_stage(result) for result in results.values()],
+        **details,
+    }
+
+
+def conditions(config: RunConfig) -> dict[str, Any]:
+    """What of the card is known before the run begins: the config, versions and hardware."""
+    return {
+        "name": config.name,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
         "config_hash": config.results_hash(),
         "versions": versions(),
         "git": git_revision(),
         "hardware": hardware(),
-        "stages": [_stage(result) for result in results.values()],
-        **details,
     }
 
 

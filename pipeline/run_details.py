@@ -1,16 +1,55 @@
-"""What the stages of a run found out, gathered for the run card and for the report's curves."""
+"""What the stages of a run found out, gathered into the files of the run's folder."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import read_json
+from pipeline.corpus import Corpus
+from pipeline.examples import load_examples, show
 from pipeline.item_vectors import ADAPTER_RESULT
+from pipeline.neighbours import NEIGHBOURS
+from pipeline.prepare import CORPUS, DATA
+from pipeline.ranking import METRICS
 from pipeline.recipe import Recipe
+from pipeline.report_files import RunFiles
+from pipeline.report_order import domain_order, shown_model
 from pipeline.snapshots import read_encoder
 from pipeline.stages import StageResult
 from pipeline.user_models import CURVE
+
+_QUARANTINE = "quarantine"
+_REFUSED_ROWS = 5  # of each domain, in data.json
+_ROW_CHARS = 200
+
+
+def gather(recipe: Recipe, stages: Mapping[str, StageResult], card: Mapping[str, Any]) -> RunFiles:
+    """The files of the run's folder, from the outputs of its stages and its run card."""
+    metrics: dict[str, Any] = read_json(stages["metrics"].artifact.path / METRICS)
+    corpus = stages["corpus"].artifact.path
+    data = read_json(corpus / DATA)
+    data["split"] = card["config"]["split"]
+    for name, domain in data["domains"].items():
+        domain["size_group"] = metrics["domains"][name]["size_group"]
+        domain["first_refused"] = first_refused(corpus / _QUARANTINE / f"{name}.jsonl")
+    examples = {
+        "users": _example_users(recipe, stages, metrics),
+        "neighbours": _neighbours(recipe, stages),
+    }
+    return RunFiles(metrics, dict(card), curves(recipe, stages), data, examples)
+
+
+def first_refused(path: Path) -> list[dict[str, Any]]:
+    """The first rows of a quarantine file, their text cut; none where nothing was refused."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in islice(lines, _REFUSED_ROWS)]
+    return [row | {"row": str(row.get("row", ""))[:_ROW_CHARS]} for row in rows]
 
 
 def details(recipe: Recipe, stages: Mapping[str, StageResult]) -> dict[str, Any]:
@@ -29,6 +68,25 @@ def curves(recipe: Recipe, stages: Mapping[str, StageResult]) -> dict[str, Any]:
         _, model, domain = f"{name}.all".split(".")[:3]
         models.setdefault(model, {})[domain] = read_json(stages[name].artifact.path / CURVE)
     return {"item_llm": _finetuning(recipe, stages), "user_models": models}
+
+
+def _example_users(
+    recipe: Recipe, stages: Mapping[str, StageResult], metrics: Mapping[str, Any]
+) -> dict[str, Any]:
+    found: dict[str, dict[str, Any]] = {}
+    for name in recipe.ranked:
+        model = name.split(".")[1]
+        found.setdefault(model, {}).update(load_examples(stages[name].artifact.path))
+    model = shown_model(metrics, {name.split(".")[1] for name in recipe.trained})
+    corpus = Corpus.open(stages["corpus"].artifact.path / CORPUS)
+    return {"model": model, "users": show(corpus, found, model, domain_order(metrics))}
+
+
+def _neighbours(recipe: Recipe, stages: Mapping[str, StageResult]) -> dict[str, Any] | None:
+    if recipe.neighbours is None:
+        return None
+    found: dict[str, Any] = read_json(stages["neighbours"].artifact.path / NEIGHBOURS)
+    return found
 
 
 def _finetuning(recipe: Recipe, stages: Mapping[str, StageResult]) -> dict[str, Any] | None:

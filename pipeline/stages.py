@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, Literal
 
 from pipeline.artifacts import Artifact, DamagedArtifactError, RunStore, content_hash
 from pipeline.progress import Progress, StageProgress
+from pipeline.tracking.records import Figures
 
 log = logging.getLogger(__name__)
 
@@ -91,32 +93,58 @@ class StageResult:
     facts: Mapping[str, Any]
 
 
+class InterruptedStageError(RuntimeError):
+    """A stage failed after the run was told to stop: that says nothing about the stage."""
+
+
 class Runner:
     """Runs stages in the order of their inputs, as many at a time as there are slots."""
 
     def __init__(self, store: RunStore, progress: Progress, *, slots: int) -> None:
         self.store, self.progress, self.slots = store, progress, slots
         self._done: dict[str, StageResult] = {}
+        self._interrupted = threading.Event()
 
     def run(self, targets: Iterable[Stage]) -> dict[str, StageResult]:
         """Make all targets and what they stand on; returns all results so far, by stage name.
 
         Raises:
             Exception: the first failure; stages already running are left to their end.
+            Interrupted: at once; what runs is left as it is, to be resumed by the next run.
         """
         done = self._done
         waiting = [stage for stage in in_order(targets) if stage.name not in done]
         running: dict[Future[StageResult], Stage] = {}
-        with ThreadPoolExecutor(max_workers=max(1, self.slots)) as pool:
+        try:
             while waiting or running:
                 for stage in self._ready(waiting, running, done):
                     waiting.remove(stage)
-                    running[pool.submit(self._run_one, stage, dict(done))] = stage
+                    running[self._begin(stage)] = stage
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     stage = running.pop(future)
                     done[stage.name] = future.result()
+        except Exception:
+            wait(running)
+            raise
+        except BaseException:
+            self._interrupted.set()
+            raise
         return dict(done)
+
+    def _begin(self, stage: Stage) -> Future[StageResult]:
+        """Run a stage in a daemon thread, which an interrupted run does not wait for."""
+        future: Future[StageResult] = Future()
+        done = dict(self._done)
+
+        def work() -> None:
+            try:
+                future.set_result(self._run_one(stage, done))
+            except BaseException as error:  # it is raised by whoever asks for the result
+                future.set_exception(error)
+
+        threading.Thread(target=work, name=stage.name, daemon=True).start()
+        return future
 
     def _ready(
         self,
@@ -145,7 +173,11 @@ class Runner:
                 artifact, status = self._make(stage, inputs, progress)
             seconds = time.monotonic() - started
             progress.finish(status, seconds)
-        return StageResult(stage.name, status, seconds, artifact, artifact.recipe.get("made", {}))
+            result = StageResult(
+                stage.name, status, seconds, artifact, artifact.recipe.get("made", {})
+            )
+            progress.log(_cost(result))
+        return result
 
     def _finished(self, stage: Stage) -> Artifact | None:
         try:
@@ -169,11 +201,30 @@ class Runner:
             status: Status = "resumed" if scratch.exists() else "ran"
             scratch.mkdir(exist_ok=True)
             started = time.monotonic()
-            facts = dict(stage.make(StageContext(work, scratch, inputs, progress)) or {})
+            facts = self._facts(stage, StageContext(work, scratch, inputs, progress))
             facts["seconds"] = round(time.monotonic() - started, 3)
             shutil.rmtree(scratch)
             recipe = stage.described | {"made": facts}
             return self.store.commit(stage.name, stage.key, work, recipe), status
+
+    def _facts(self, stage: Stage, context: StageContext) -> dict[str, Any]:
+        try:
+            return dict(stage.make(context) or {})
+        except ValueError as error:
+            # Its workers are gone: this is no mistake of the user's, and what is begun is kept.
+            if self._interrupted.is_set():
+                raise InterruptedStageError(f"{stage.name} was interrupted") from error
+            raise
+
+
+def _cost(result: StageResult) -> Figures:
+    """Seconds in this run, and what its making took, then or now."""
+    made = {
+        name: float(result.facts[fact])
+        for name, fact in (("made_in_seconds", "seconds"), ("peak_mb", "peak_mb"))
+        if result.facts.get(fact) is not None
+    }
+    return Figures({"run_seconds": result.seconds, **made})
 
 
 def in_order(targets: Iterable[Stage]) -> list[Stage]:

@@ -22,6 +22,9 @@ _FLOAT = re.compile(
 )
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses duplicate keys and reads exponents without a dot."""
 
@@ -29,7 +32,8 @@ class _StrictLoader(yaml.SafeLoader):
 def _mapping_without_duplicates(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: dict[Any, int] = {}
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
+        merges = key_node.tag == _MERGE  # `<<`, which is no value of its own
+        key = "<<" if merges else loader.construct_object(key_node, deep=True)
         line = key_node.start_mark.line + 1
         if key in seen:
             raise yaml.constructor.ConstructorError(
@@ -72,6 +76,15 @@ def load_mapping(path: Path) -> dict[str, Any]:
             f"{path} holds {type(content).__name__}, expected a mapping of fields such as `name:`"
         )
     return content
+
+
+def load_scalar(text: str) -> Any:
+    """One value as it would be read in a file: 1e-4 is a number, `true` a truth value.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+    """
+    return yaml.load(text, Loader=_StrictLoader)  # noqa: S506
 
 
 def _one_line(error: Exception) -> str:

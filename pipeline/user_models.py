@@ -6,7 +6,7 @@ A model trained alone sees one domain, and its items count from 0; the joint mod
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from pipeline.artifacts import write_json
 from pipeline.config import HydraModelConfig, ModelName, SASRecModelConfig
 from pipeline.corpus import Corpus, DomainInfo
 from pipeline.evaluation import EmbeddingScorer, EvaluationConfig, rank_targets, shard
+from pipeline.examples import save_examples
 from pipeline.histories import (
     EvaluationCases,
     HeldOutRole,
@@ -35,6 +36,7 @@ from pipeline.metrics import Ranks, ndcg
 from pipeline.ranks_file import save_ranks
 from pipeline.snapshots import open_vectors
 from pipeline.splits import SplitConfig, assign_roles
+from pipeline.tracking.records import Figures
 from user_model import (
     EpochRecord,
     Hydra,
@@ -52,7 +54,8 @@ _CHOSEN_BY_K = 10  # the NDCG cut-off that early stopping looks at
 WEIGHTS = "weights"
 CURVE = "curve.json"
 
-Report = Callable[[float, float, str, str], None]
+# done, total, unit, remark, and the epoch's figures for the trackers
+Report = Callable[[float, float, str, str, Figures], None]
 
 
 class UserModelTask(BaseModel):
@@ -172,11 +175,15 @@ class TaskData:
 
     def rank(self, model: Recommender, domain: DomainInfo, cases: EvaluationCases) -> Ranks:
         """Where the model puts each case's target among all items of the domain."""
+        return self.rank_by(self.scorer(model, domain, cases), domain, cases)
+
+    def rank_by(self, scorer: EmbeddingScorer, domain: DomainInfo, cases: EvaluationCases) -> Ranks:
+        """The same, by scores that are there already."""
         return rank_targets(
             cases,
             domain.first_item,
             domain.n_items,
-            self.scorer(model, domain, cases),
+            scorer,
             model=self.task.model,
             mask_seen=self.task.evaluation.mask_seen,
             block_mb=self.task.evaluation.block_mb,
@@ -249,7 +256,9 @@ def _fit(
             figure = "" if record.validation is None else f"  ndcg@10 {record.validation:.4f}"
             if record.padding_share is not None:
                 figure += f"  padding {record.padding_share:.0%}"
-            report(record.epoch, training.epochs, "epochs", f"loss {record.loss:.3f}{figure}")
+            measured = _figures(record, validation.by_domain if validation else None)
+            remark = f"loss {record.loss:.3f}{figure}"
+            report(record.epoch, training.epochs, "epochs", remark, measured)
 
     result = train(
         model,
@@ -273,11 +282,27 @@ def _point(record: EpochRecord) -> dict[str, Any]:
     return point
 
 
+def _figures(record: EpochRecord, by_domain: Mapping[str, float] | None) -> Figures:
+    """An epoch as the trackers have it; by_domain is None in a refit, which is not validated."""
+    values = {"loss": record.loss, "lr": record.lr, "seconds": record.seconds}
+    if by_domain is None:
+        values = {f"refit/{name}": value for name, value in values.items()}
+    if by_domain is not None and record.validation is not None:
+        values["ndcg@10"] = record.validation
+        values |= {f"by_domain/{name}/ndcg@10": value for name, value in by_domain.items()}
+    return Figures(values, record.step, record.epoch)
+
+
 class _Validation:
-    """NDCG@10 on the validation targets, the mean over domains; equal on all workers."""
+    """NDCG@10 on the validation targets, the mean over domains; equal on all workers.
+
+    Attributes:
+        by_domain: the latest figure of each domain that has targets.
+    """
 
     def __init__(self, data: TaskData, workers: Workers) -> None:
         self._data, self._workers = data, workers
+        self.by_domain: dict[str, float] = {}
         self.cases = [data.cases(domain, "validation") for domain in data.domains]
         self._shares = [_share(cases, data.task, workers) for cases in self.cases]
 
@@ -289,17 +314,22 @@ class _Validation:
                 sums_D2[row] = torch.tensor([gains.sum(), len(gains)])
         if self._workers.size > 1:
             dist.all_reduce(sums_D2)
+        pairs = zip(self._data.domains, sums_D2.tolist(), strict=True)
+        self.by_domain = {domain.name: total / n for domain, (total, n) in pairs if n}
         with_targets = sums_D2[sums_D2[:, 1] > 0]
         return float((with_targets[:, 0] / with_targets[:, 1]).mean())
 
 
 def rank_with_user_model(data: TaskData, weights: Path, output: Path) -> None:
-    """Rank the test targets of the task's domains with trained weights; one file a domain."""
+    """Rank the test targets of the task's domains with trained weights; two files a domain."""
     model = data.build()
     load_weights(weights, model)
     for domain in data.domains:
         cases = data.cases(domain, "test")
-        save_ranks(output, domain.name, data.rank(model, domain, cases))
+        scorer = data.scorer(model, domain, cases)
+        save_ranks(output, domain.name, data.rank_by(scorer, domain, cases))
+        mask_seen = data.task.evaluation.mask_seen
+        save_examples(output, data.corpus, cases, scorer, mask_seen=mask_seen)
 
 
 def _share(cases: EvaluationCases, task: UserModelTask, workers: Workers) -> EvaluationCases:

@@ -1,11 +1,12 @@
 """One file a format: raw data in, two tables a domain out."""
 
-from pipeline.sources.ids import IdsConfig
+from pipeline.sources.column_map import ColumnMap
+from pipeline.sources.formats.ids import IdsConfig
+from pipeline.sources.formats.sequences import SequencesConfig
+from pipeline.sources.formats.table import TableConfig
 from pipeline.sources.oracle import Oracle
 from pipeline.sources.registry import SourceConfig, read_source, source_fingerprint
-from pipeline.sources.sequences import SequencesConfig
 from pipeline.sources.simulated import SimulatedConfig, marketplace, simulated_oracle
-from pipeline.sources.table import ColumnMap, TableConfig
 
 __all__ = [
     "ColumnMap",

@@ -14,16 +14,19 @@ _MOST_LINES = 200
 
 
 class CsvRecord(NamedTuple):
-    """One record: the number of its first line, its text, its fields, or what is wrong."""
+    """One record: its first line's number, how many lines, its text, fields, what is wrong."""
 
     line: int
+    lines: int
     text: str
     fields: tuple[str, ...]
     fault: str | None
 
 
-def csv_records(numbers: Sequence[int], texts: Sequence[str]) -> Iterator[CsvRecord]:
-    """Records in order; the first, the header, sets how many fields each must have.
+def csv_records(
+    numbers: Sequence[int], texts: Sequence[str], width: int | None, *, more_follow: bool = False
+) -> Iterator[CsvRecord]:
+    """Records in order.
 
     A quoted field may span lines. A record that is not valid gives a fault for its first line
     alone, and reading goes on with the next line.
@@ -31,17 +34,21 @@ def csv_records(numbers: Sequence[int], texts: Sequence[str]) -> Iterator[CsvRec
     Args:
         numbers: the 1-based number of each line.
         texts: the lines without their ends.
+        width: how many fields each must have; None: any number.
+        more_follow: these are not all lines: stop before a record that may go on after them.
     """
-    at, width = 0, None
+    at = 0
     while at < len(texts):
         end = at + 1 if texts[at].count('"') % 2 == 0 else _record_end(texts, at)
+        if end is None and more_follow and len(texts) - at < _MOST_LINES:
+            return
         text = texts[at] if end is None else "\n".join(texts[at:end])
         fields, fault = ((), _NOT_CLOSED) if end is None else _parsed(text, width)
         if fault is not None:
             end, text = at + 1, texts[at]
-        yield CsvRecord(numbers[at], text, fields, fault)
-        width = len(fields) if width is None else width
-        at = end or at + 1
+        end = end or at + 1
+        yield CsvRecord(numbers[at], end - at, text, fields, fault)
+        at = end
 
 
 def _record_end(texts: Sequence[str], start: int) -> int | None:

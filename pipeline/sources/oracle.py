@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.sources.shop import Floats, Ints, Purchases, Shop
+from pipeline.sources.draws import Floats, Ints
+from pipeline.sources.purchases import Purchases
+from pipeline.sources.shop import Shop, make_shop
 
 if TYPE_CHECKING:
     import torch
 
-# Log-probability given to what was bought before: finite, and below any other.
+# Log-probability given to what cannot be bought, as it was bought before or is not sold yet:
+# finite, and below any other.
 BOUGHT_BEFORE = -1e4
 
 
@@ -76,27 +80,31 @@ class Oracle:
         """Write one .npz file aside, flush it, rename it into place."""
         aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with aside.open("wb") as stream:
-            np.savez_compressed(stream, **_arrays(self.shop), **_arrays(self.purchases))
+            config = np.array(self.shop.config.model_dump_json())
+            np.savez_compressed(stream, config=config, **vars(self.purchases))
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(aside, path)
 
     @classmethod
     def open(cls, path: Path) -> Oracle:
-        """Read what `save` wrote.
+        """Read what `save` wrote; the shop's law follows from the config in it.
 
         Raises:
             ValueError: the file is absent or damaged.
         """
+        from pipeline.sources.simulated import SimulatedConfig
+
         try:
             with np.load(path, allow_pickle=False) as stored:
-                shop = {name: stored[name] for name in _names(Shop)}
-                purchases = {name: stored[name] for name in _names(Purchases)}
+                config = SimulatedConfig.model_validate_json(str(stored["config"]))
+                columns = (stored[name] for name in ("person", "item", "time", "previous"))
+                purchases = Purchases(*columns)
         except (OSError, KeyError, ValueError) as error:
             raise ValueError(
                 f"the oracle {path} cannot be read ({error}): run the data stage again"
             ) from error
-        return cls(Shop(**shop | {"drift": float(shop["drift"])}), Purchases(**purchases))
+        return cls(make_shop(config), purchases)
 
 
 @dataclass(frozen=True)
@@ -124,41 +132,28 @@ class OracleScorer:
         return torch.from_numpy(log_p_RI[:, self.items].astype(np.float32))
 
     def _events(self, people: Ints, items: Ints) -> Ints:
-        bought, n_items = self.oracle.purchases, self.oracle.shop.n_items
-        key_E = bought.person * n_items + bought.item
-        order = np.argsort(key_E)
-        wanted = people * n_items + items
-        place = np.searchsorted(key_E, wanted, sorter=order)
-        events: Ints = order[np.minimum(place, len(order) - 1)]
-        if not np.array_equal(key_E[events], wanted):
+        key_E, order_E = self._sorted_purchases
+        wanted = people * self.oracle.shop.n_items + items
+        place = np.minimum(np.searchsorted(key_E, wanted), len(key_E) - 1)
+        if not np.array_equal(key_E[place], wanted):
             raise ValueError("the cases hold events that this oracle never made: it belongs to "
                              "another simulated domain; run the data stage again")  # fmt: skip
-        return events
+        return order_E[place]
 
-
-def user_id(person: int) -> str:
-    """The id of a person in the source's tables."""
-    return f"u{person:06d}"
-
-
-def item_id(catalogue: str, item: int) -> str:
-    """The id of an item in the source's tables."""
-    return f"{catalogue}-{item:05d}"
+    @cached_property
+    def _sorted_purchases(self) -> tuple[Ints, Ints]:
+        """A key of (person, item) for each purchase, sorted, and the purchases in that order."""
+        bought = self.oracle.purchases
+        key_E = bought.person * self.oracle.shop.n_items + bought.item
+        order_E = np.argsort(key_E)
+        return key_E[order_E], order_E
 
 
 def person_number(user_key: str) -> int:
-    """The person behind a corpus's user key, `platform:u000012`."""
-    return int(user_key.rpartition(":u")[2])
+    """The person behind a corpus's user key, `platform:u000012` or `platform:u000012-books`."""
+    return int(user_key.rpartition(":u")[2].partition("-")[0])
 
 
 def item_number(identifier: str) -> int:
-    """The item behind an id."""
+    """The item behind an id, `books-00012`."""
     return int(identifier.rpartition("-")[2])
-
-
-def _names(kind: type[Shop] | type[Purchases]) -> list[str]:
-    return [field.name for field in fields(kind)]
-
-
-def _arrays(part: Shop | Purchases) -> dict[str, Any]:
-    return {name: np.asarray(getattr(part, name)) for name in _names(type(part))}

@@ -1,45 +1,61 @@
-"""All formats together: the union of their configs, one function to read them, one to name them."""
+"""All formats together: found in `pipeline/sources/formats/`, so that a new one is one new file."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from pipeline.artifacts import content_hash, file_sha256
-from pipeline.sources.ids import IdsConfig, read_ids
-from pipeline.sources.options import existing_file
-from pipeline.sources.sequences import SequencesConfig, read_sequences
-from pipeline.sources.simulated import GENERATOR_VERSION, SimulatedConfig, read_simulated
-from pipeline.sources.table import TableConfig, read_table
+from pipeline.sources import formats
+from pipeline.sources.format import Format
+from pipeline.sources.options import SourceOptions
 from pipeline.sources.tables import RawTables
 
-SourceConfig = Annotated[
-    SequencesConfig | IdsConfig | TableConfig | SimulatedConfig, Field(discriminator="format")
-]
+
+def find_formats() -> dict[str, Format]:
+    """The FORMAT of every module in `pipeline.sources.formats`, by name."""
+    found: dict[str, Format] = {}
+    for module in sorted(pkgutil.iter_modules(formats.__path__), key=lambda module: module.name):
+        name = f"{formats.__name__}.{module.name}"
+        found_format = importlib.import_module(name).FORMAT
+        assert found_format.name not in found, f"two formats are called {found_format.name!r}"
+        found[found_format.name] = found_format
+    return found
+
+
+def config_type(known: Mapping[str, Format]) -> Any:
+    """The type of a source in a config: the union of the formats' configs, told by `format`."""
+    union = reduce(or_, (known[name].config for name in sorted(known)))
+    return Annotated[union, Field(discriminator="format")]
+
+
+FORMATS = find_formats()
+
+if TYPE_CHECKING:
+    # What is found at run time a type checker cannot know: it sees what all configs have.
+    SourceConfig = SourceOptions
+else:
+    SourceConfig = config_type(FORMATS)
 
 
 def read_source(config: SourceConfig, data_root: Path) -> RawTables:
-    """Read one domain's raw tables.
+    """Read one domain's raw tables, lazily.
 
     Args:
         config: any source.
         data_root: the folder that relative paths start from.
 
     Raises:
-        ValueError: a file or column is absent, or a file is damaged as a whole. Single bad rows
-            do not raise: they are listed in the result.
+        ValueError: a file is absent; and, while parts are drawn, a column is absent or a file is
+            damaged as a whole. Single bad rows do not raise: they are listed in their part.
     """
-    match config:
-        case SequencesConfig():
-            return read_sequences(config, data_root)
-        case IdsConfig():
-            return read_ids(config, data_root)
-        case TableConfig():
-            return read_table(config, data_root)
-        case SimulatedConfig():
-            return read_simulated(config)
+    return _format(config).read(config, data_root)
 
 
 def source_fingerprint(config: SourceConfig, data_root: Path) -> str:
@@ -50,7 +66,8 @@ def source_fingerprint(config: SourceConfig, data_root: Path) -> str:
     Raises:
         ValueError: a file is absent.
     """
-    if isinstance(config, SimulatedConfig):
-        return content_hash({"generator": GENERATOR_VERSION, **config.model_dump(mode="json")})
-    files = [existing_file(file, config.describe()) for file in config.files(data_root)]
-    return content_hash([file_sha256(file) for file in files])
+    return _format(config).fingerprint(config, data_root)
+
+
+def _format(config: SourceOptions) -> Format:
+    return FORMATS[type(config).model_fields["format"].default]

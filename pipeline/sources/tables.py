@@ -1,8 +1,8 @@
-"""What every reader gives: two tables, and the rows it refused."""
+"""What every reader gives: two tables in bounded parts, and the rows it refused."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,13 +36,29 @@ class RejectedRow:
 
 
 @dataclass(frozen=True)
-class RawTables:
-    """One domain as its source gives it, before any cleaning.
+class Part:
+    """A bounded piece of a table.
 
-    interactions: user_id String, item_id String, timestamp Int64 (unix seconds; for order
-        `sequence` the event's number in its user's row). Row order means nothing.
-    items: item_id String, text String (raw); may lack items and may repeat them.
+    rows: of interactions: user_id String, item_id String, timestamp Int64 (unix seconds; for
+        order `sequence` the event's number in its user's row); of items: item_id String, text
+        String (raw). Row order means nothing. About 250,000 rows at most.
+    rows_read: data rows behind it, good and bad.
+    left_out: good rows that the source's config leaves out (`min_rating`).
+    """
+
+    rows: pl.DataFrame
+    rows_read: int
+    rejected: tuple[RejectedRow, ...] = ()
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class WholeTables:
+    """All parts of one domain put together: `RawTables` for what fits memory.
+
+    interactions, items: as in Part; the items may lack some and may repeat some.
     rows_read: data rows of all files, good and bad.
+    left_out: good rows that the source's config leaves out.
     """
 
     interactions: pl.DataFrame
@@ -50,10 +66,46 @@ class RawTables:
     order: Order
     rows_read: int
     rejected: tuple[RejectedRow, ...]
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class RawTables:
+    """One domain as its source gives it, before any cleaning, a part at a time.
+
+    Both tables are read lazily and once, the interactions first, so that memory is bounded by a
+    part and not by a file. What is wrong with a file as a whole is raised (ValueError) while the
+    parts are drawn.
+    """
+
+    order: Order
+    interactions: Iterable[Part]
+    items: Iterable[Part]
+
+    def whole(self) -> WholeTables:
+        """Draw all parts and put them together.
+
+        Raises:
+            ValueError: a file is damaged as a whole.
+        """
+        events, texts = list(self.interactions), list(self.items)
+        return WholeTables(
+            interactions=pl.concat([no_interactions(), *(part.rows for part in events)]),
+            items=pl.concat([no_items(), *(part.rows for part in texts)]),
+            order=self.order,
+            rows_read=sum(part.rows_read for part in (*events, *texts)),
+            rejected=tuple(row for part in (*events, *texts) for row in part.rejected),
+            left_out=sum(part.left_out for part in (*events, *texts)),
+        )
+
+
+def no_interactions() -> pl.DataFrame:
+    """An empty table of interactions."""
+    return pl.DataFrame(schema={"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64})
 
 
 def no_items() -> pl.DataFrame:
-    """The items table of a source without texts."""
+    """An empty table of items."""
     return pl.DataFrame(schema={"item_id": pl.String, "text": pl.String})
 
 

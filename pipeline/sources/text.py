@@ -27,6 +27,12 @@ def normalise_text(text: str) -> str:
         text = cleaned
 
 
+def holds_markup(text: str) -> bool:
+    """Whether HTML stands in the text: tags, comments, entities, as `normalise_text` knows them."""
+    entities = "&" in text and _ENTITY.search(text)
+    return bool(entities or ("<" in text and (_TAG.search(text) or _UNSEEN.search(text))))
+
+
 def cut_text(text: str, max_chars: int) -> str:
     """The first `max_chars` characters at most, cut at a space if there is one."""
     if len(text) <= max_chars:

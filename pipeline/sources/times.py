@@ -22,10 +22,12 @@ def unix_seconds(texts: pl.Series, unit: TimeUnit) -> pl.Series:
         seconds = pl.Series([_from_iso(text) for text in distinct], dtype=pl.Int64)
         return texts.replace_strict(distinct, seconds, default=None, return_dtype=pl.Int64)
     whole = texts.cast(pl.Int64, strict=False)
+    divisor = 1000 if unit == "ms" else 1
+    if whole.null_count() == 0:
+        return whole // divisor if divisor > 1 else whole
     # Beyond 2**53 a float64 is no longer exact; such times are refused by their range anyway.
     decimal = texts.cast(pl.Float64, strict=False)
     decimal = decimal.set(~decimal.is_finite() | (decimal.abs() > 2**53), None)
-    divisor = 1000 if unit == "ms" else 1
     return (whole // divisor).zip_with(
         whole.is_not_null(), (decimal / divisor).floor().cast(pl.Int64, strict=False)
     )

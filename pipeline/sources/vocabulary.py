@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.stable_hash import hash_text
+
+Words = tuple[str, ...]
+
 # Shared by all shops: what carries from one to another.
-THEMES: tuple[tuple[str, ...], ...] = (
+THEMES: tuple[Words, ...] = (
     ("Galaxy", "Orbit", "Starlight", "Cosmic"),
     ("Ocean", "Tidal", "Coral", "Harbour"),
     ("Nordic", "Fjord", "Glacier", "Arctic"),
@@ -17,7 +25,7 @@ THEMES: tuple[tuple[str, ...], ...] = (
     ("Carnival", "Circus", "Festival", "Parade"),
     ("Alpine", "Summit", "Meadow", "Chalet"),
 )
-STYLES: tuple[tuple[str, ...], ...] = (
+STYLES: tuple[Words, ...] = (
     ("Cosy", "Gentle", "Calm"),
     ("Bold", "Daring", "Fearless"),
     ("Vintage", "Antique", "Classic"),
@@ -27,7 +35,7 @@ STYLES: tuple[tuple[str, ...], ...] = (
     ("Rustic", "Handmade", "Country"),
     ("Futuristic", "Digital", "Electric"),
 )
-AUDIENCES: tuple[tuple[str, ...], ...] = (
+AUDIENCES: tuple[Words, ...] = (
     ("for Beginners", "for First Steps"),
     ("for Children", "for Young Ones"),
     ("for Experts", "for Professionals"),
@@ -35,7 +43,7 @@ AUDIENCES: tuple[tuple[str, ...], ...] = (
     ("for Collectors", "for Enthusiasts"),
 )
 # Each shop's own: what only its own buyers teach.
-KINDS: dict[str, tuple[tuple[str, ...], ...]] = {
+KINDS: dict[str, tuple[Words, ...]] = {
     "books": (
         ("Mystery Novel", "Detective Story"),
         ("Cookbook", "Recipe Collection"),
@@ -93,3 +101,57 @@ MAKERS: tuple[str, ...] = (
     "Brightwell", "Corvin", "Delacroix", "Eastgate", "Fairburn", "Greaves", "Hollis", "Ivarsen",
     "Juniper", "Kestrel", "Lowell", "Mistral", "Norwood", "Osprey", "Pemberley", "Quill",
 )  # fmt: skip
+
+# Of these the words of any other catalogue are composed, 2,304 pairs.
+_FIRST: Words = (
+    "Amber", "Ash", "Birch", "Blue", "Bright", "Bronze", "Chalk", "Clear", "Clover", "Copper",
+    "Crimson", "Dawn", "Deep", "Dry", "Dusk", "Ebony", "Fern", "Flint", "Fresh", "Golden",
+    "Granite", "Green", "Grey", "Hazel", "Hollow", "Honey", "Indigo", "Iron", "Ivory", "Linen",
+    "Lunar", "Maple", "Marble", "Misty", "Olive", "Pearl", "Pine", "Plum", "Quiet", "Red",
+    "Saffron", "Sandy", "Silver", "Slate", "Snow", "Velvet", "Violet", "Walnut",
+)  # fmt: skip
+_SECOND: Words = (
+    "Anchor", "Arrow", "Basket", "Beacon", "Bell", "Bridge", "Candle", "Chest", "Cloud", "Comb",
+    "Compass", "Cradle", "Drum", "Falcon", "Feather", "Fountain", "Frame", "Garnet", "Hammer",
+    "Harp", "Hook", "Island", "Kettle", "Key", "Ladder", "Lamp", "Leaf", "Loom", "Mask", "Mill",
+    "Mirror", "Needle", "Otter", "Paddle", "Quilt", "Ribbon", "Ring", "Saddle", "Sail", "Shell",
+    "Spindle", "Spoon", "Stone", "Tower", "Valley", "Wagon", "Wheel", "Window",
+)  # fmt: skip
+# How a pair becomes the words of a theme, a style, an audience and a kind.
+_FORMS: tuple[Words, ...] = (
+    ("{0} {1}", "{1} of {0}"),
+    ("{0}-{1}", "{1}-{0}"),
+    ("for {0} {1} Owners", "for Owners of {0} {1}"),
+    ("{0} {1} Set", "Set of {0} {1}"),
+)
+
+
+def words_of_values(catalogue: str, shared: Sequence[bool]) -> tuple[Words, ...]:
+    """The words of every attribute value of a shop: themes, styles, audiences, kinds.
+
+    Args:
+        catalogue: what the shop sells; one of `KINDS`, or any other name, whose words are
+            composed: the same for the same name, whatever the seed.
+        shared: for each theme, style and audience, whether it is the marketplace's (and so are
+            its words) or the shop's own.
+    """
+    marketplace = (*THEMES, *STYLES, *AUDIENCES)
+    composed = _composed(catalogue)
+    chosen = (
+        theirs if is_shared else own
+        for theirs, own, is_shared in zip(marketplace, composed, shared, strict=False)
+    )
+    return (*chosen, *KINDS.get(catalogue, composed[len(marketplace) :]))
+
+
+def _composed(catalogue: str) -> tuple[Words, ...]:
+    """Words for all values of all attributes, no two of one pair."""
+    stream = np.random.Generator(np.random.PCG64(hash_text(f"words/{catalogue}")))
+    pairs = stream.permutation(len(_FIRST) * len(_SECOND))
+    sizes = (len(THEMES), len(STYLES), len(AUDIENCES), len(KINDS["books"]))
+    forms = [form for form, size in zip(_FORMS, sizes, strict=True) for _ in range(size)]
+    return tuple(
+        tuple(form.format(_FIRST[pair // len(_SECOND)], _SECOND[pair % len(_SECOND)])
+              for form in both)
+        for both, pair in zip(forms, pairs.tolist(), strict=False)
+    )  # fmt: skip

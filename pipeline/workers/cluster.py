@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.interrupts import Interrupted, kept_handlers
+
 # Two training workers, Ray Train's controller and a Ray Data actor must be schedulable at once,
 # even where there are two cores: these are slots for Ray's scheduler, not cores.
 _LEAST_CPUS = 4
@@ -52,7 +54,8 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
     """Hold a connection to Ray for the length of the block.
 
     Inside a submitted job, or with RAY_ADDRESS set, that Ray is joined; else one is started on
-    this machine and ended with the block.
+    this machine and ended with the block. After `Interrupted` the process must leave by
+    `interrupts.leave`, which ends the workers with it.
     """
     import ray
 
@@ -64,15 +67,20 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     own = {} if os.environ.get("RAY_ADDRESS") else _own_ray()
-    ray.init(
-        log_to_driver=compute.worker_logs,
-        logging_level=logging.WARNING,
-        **own,
-    )
+    with kept_handlers():
+        ray.init(
+            log_to_driver=compute.worker_logs,
+            logging_level=logging.WARNING,
+            **own,
+        )
     try:
         yield
-    finally:
+    except Interrupted:
+        raise  # without a shutdown: see `interrupts.leave`
+    except BaseException:
         ray.shutdown()
+        raise
+    ray.shutdown()
 
 
 def _own_ray() -> dict[str, object]:

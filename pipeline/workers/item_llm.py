@@ -11,9 +11,11 @@ import numpy as np
 from item_llm import ItemLLMConfig, ItemPairs
 from pipeline.artifacts import write_json
 from pipeline.corpus import Corpus
+from pipeline.finetuning_curve import FinetuningCurve
 from pipeline.pairs import PairsConfig, next_item_pairs
 from pipeline.progress import StageProgress
 from pipeline.splits import SplitConfig, assign_roles
+from pipeline.tracking.records import Figures
 from pipeline.workers.cluster import ComputeConfig
 from pipeline.workers.launch import Member, run_in_group
 from pipeline.workers.progress_board import Reporter
@@ -51,12 +53,13 @@ def _finetune(settings: Mapping[str, Any], member: Member, report: Reporter) -> 
     corpus = Corpus.open(settings["corpus"])
     pairs, held_out = _corpus_pairs(corpus, settings)
     total = total_steps(config.finetuning, len(pairs))
-    curve: list[dict[str, float]] = []
+    curve = FinetuningCurve(settings["scratch"] / "steps.jsonl")
 
     def on_step(step: int, loss: float, rate: float) -> None:
-        curve.append({"step": step, "loss": round(loss, 6), "lr": rate})
         if member.rank == 0:
-            report(step, total, "steps", f"loss {loss:.3f}")
+            curve.append(step, loss, rate)
+            figures = Figures({"loss": loss, "lr": rate}, step)
+            report(step, total, "steps", f"loss {loss:.3f}", figures)
 
     result = finetune(
         config,
@@ -69,7 +72,7 @@ def _finetune(settings: Mapping[str, Any], member: Member, report: Reporter) -> 
         checkpoint_dir=settings["scratch"],
     )
     if member.rank == 0:
-        write_json(settings["result"], _for_report(result.to_json(), curve))
+        write_json(settings["result"], _for_report(result.to_json(), curve.read()))
     return {
         "adapter_sha256": result.adapter_sha256,
         "optimizer_elements": result.optimizer_elements,

@@ -126,6 +126,7 @@ def _task(
 ) -> dict[str, Any]:
     _prepare(threads)
     facts = dict(work(settings, Member(0, 1), report) or {})
+    report.settle()
     return facts | {"peak_mb": _peak_mb()}
 
 
@@ -145,6 +146,7 @@ def _group_member(config: Mapping[str, Any]) -> None:
     except ValueError as error:
         report.complain(str(error))
         raise
+    report.settle()
     if member.rank == 0:  # by way of the board: Ray Train keeps metrics only with a checkpoint
         report.keep(facts | {"peak_mb": _peak_mb()})
 

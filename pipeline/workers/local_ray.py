@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from pipeline.interrupts import Interrupted, interruptible
 from pipeline.paths import data_root, project_root
 
 _START_SECONDS = 120.0
@@ -84,6 +85,7 @@ class LocalRay:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C is for the command; this Ray ends after it
             )
         self._wait_until_started()
         return self
@@ -184,8 +186,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     home = project_root()
     variables = {"HYDRAREC_DATA": str(data_root()), "HYDRAREC_HOME": str(home)}
     print("starting a Ray of its own on this machine ...", flush=True)
-    with LocalRay(cpus=options.cpus) as ray:
-        return ray.submit(options.entrypoint, working_dir=home, variables=variables).returncode
+    try:
+        with interruptible(), LocalRay(cpus=options.cpus) as ray:
+            return ray.submit(options.entrypoint, working_dir=home, variables=variables).returncode
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr, flush=True)
+        return interrupted.status
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import ray
 
 from pipeline.progress import StageProgress
+from pipeline.tracking.records import Figures
 
 _WRITE_EVERY_SECONDS = 0.5
 _READ_EVERY_SECONDS = 1.0
@@ -29,14 +30,21 @@ class Report(NamedTuple):
 class _Board:
     def __init__(self) -> None:
         self._latest: Report | None = None
+        self._figures: list[Figures] = []
         self._complaint = ""
         self._facts: dict[str, Any] = {}
 
-    def write(self, report: Report) -> None:
+    def write(self, report: Report, figures: list[Figures]) -> None:
         self._latest = report
+        self._figures.extend(figures)
 
-    def read(self) -> Report | None:
-        return self._latest
+    def read(self) -> tuple[Report | None, list[Figures]]:
+        """The latest report, and all figures since the last reading."""
+        figures, self._figures = self._figures, []
+        return self._latest, figures
+
+    def settle(self) -> None:
+        """Nothing: calls of one worker are done in order, so those before it are done too."""
 
     def complain(self, sentence: str) -> None:
         self._complaint = self._complaint or sentence
@@ -52,18 +60,37 @@ class _Board:
 
 
 class Reporter:
-    """What a worker is given: call it as often as you like, it writes twice a second at most."""
+    """What a worker is given: call it as often as you like, it writes twice a second at most.
+
+    Figures for the trackers wait for the next writing; none is left out.
+    """
 
     def __init__(self, board: Any) -> None:
         self._board = board
         self._last = 0.0
+        self._report: Report | None = None
+        self._figures: list[Figures] = []
 
-    def __call__(self, done: float, total: float, unit: str, info: str = "") -> None:
+    def __call__(
+        self, done: float, total: float, unit: str, info: str = "", figures: Figures | None = None
+    ) -> None:
         """Say how far the work is; never waits and never fails the work."""
-        now = time.monotonic()
-        if now - self._last >= _WRITE_EVERY_SECONDS or done >= total:
-            self._last = now
-            self._board.write.remote(Report(done, total, unit, info))
+        self._report = Report(done, total, unit, info)
+        if figures is not None:
+            self._figures.append(figures)
+        if time.monotonic() - self._last >= _WRITE_EVERY_SECONDS or done >= total:
+            self._write()
+
+    def settle(self) -> None:
+        """Write what waits, and wait until it is on the board; the work is over."""
+        if self._figures:
+            self._write()
+        ray.get(self._board.settle.remote())
+
+    def _write(self) -> None:
+        self._last = time.monotonic()
+        self._board.write.remote(self._report, self._figures)
+        self._figures = []
 
     def complain(self, sentence: str) -> None:
         """Leave the sentence that the user is to read; the first one counts."""
@@ -101,8 +128,12 @@ def reporter_to(progress: StageProgress) -> Iterator[Reporter]:
 
 def _follow(board: Any, progress: StageProgress, stop: threading.Event) -> None:
     shown: Report | None = None
-    while not stop.wait(_READ_EVERY_SECONDS):
-        latest = ray.get(board.read.remote())
+    over = False
+    while not over:
+        over = stop.wait(_READ_EVERY_SECONDS)  # and once more after the end
+        latest, figures = ray.get(board.read.remote())
+        for measured in figures:
+            progress.log(measured)
         if latest is not None and latest != shown:
             progress.update(*latest)
             shown = latest

@@ -22,7 +22,10 @@ TINY = {
     "item_llm": {
         "encoder": {"base": "minilm", "max_tokens": 16},
         "lora": {"r": 4},
-        "finetuning": {"max_steps": 8, "pairs_per_step": 16, "zero_stage": 2},
+        "finetuning": {
+            **{"max_steps": 8, "pairs_per_step": 16, "zero_stage": 2},
+            "checkpoint_every": 2,
+        },
     },
     "user_model": {"dim": 16, "training": {"epochs": 2, "negatives": 32}},
     "sasrec": {"dim": 16, "training": {"epochs": 2, "negatives": 32}},
@@ -31,11 +34,12 @@ TINY = {
 
 @dataclass(frozen=True)
 class Job:
-    """One submitted job: what it printed, its status and how long it took."""
+    """One submitted job: what it printed, its status, how long it took, its metrics.json."""
 
     output: str
     status: int
     seconds: float
+    metrics: bytes
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,9 @@ class Workplace:
             working_dir=ROOT,
             capture=True,
         )
-        return Job(done.stdout, done.returncode, time.monotonic() - started)
+        metrics = self.run_dir / "metrics.json"
+        found = metrics.read_bytes() if metrics.is_file() else b""
+        return Job(done.stdout, done.returncode, time.monotonic() - started, found)
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,21 @@ def test_the_report_is_one_page_with_everything_in_it(first_run, workplace):
     assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", page)
 
 
+def test_examples_and_neighbours_stand_beside_the_figures(first_run, workplace):
+    examples = json.loads((workplace.run_dir / "examples.json").read_text())
+    users = examples["users"]["users"]
+    assert examples["users"]["model"] == "hydra_joint"
+    assert [user["domain"] for user in users] == ["books", "garden"] * 5
+    models = {"popularity", "sasrec", "hydra_single", "hydra_joint", "oracle"}
+    assert all(set(user["ranks"]) == models for user in users)
+    items = examples["neighbours"]["items"]
+    assert {item["domain"] for item in items} == {"books", "garden"}
+    assert all(len(item[side]) == 5 for item in items for side in ("before", "after"))
+    page = (workplace.run_dir / "report.html").read_text()
+    assert items[0]["after"][0]["text"] in page
+    assert users[0]["top"][0]["text"] in page
+
+
 def test_the_same_command_again_does_nothing(first_run, workplace):
     before = (workplace.run_dir / "metrics.json").read_bytes()
     job = workplace.submit("python", "-m", "jobs.multidomain")

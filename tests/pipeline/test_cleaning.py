@@ -23,11 +23,14 @@ def one_by_one(events, user_events, item_events):
 @given(pairs, st.integers(1, 4), st.integers(1, 4))
 def test_the_k_core_is_what_removing_one_by_one_leaves(events, users, items):
     table = pl.DataFrame(events, schema={"user_id": pl.String, "item_id": pl.String}, orient="row")
-    left = k_core(table, user_events=users, item_events=items)
+    left, rounds = k_core(table, user_events=users, item_events=items)
+    assert (rounds == 0) == (left.height == table.height)
     assert sorted(left.rows()) == one_by_one(events, users, items)
 
 
 def test_one_removal_may_bring_down_all():
     events = [("u", "a"), ("u", "b"), ("v", "b"), ("v", "c"), ("w", "c"), ("w", "d")]
     table = pl.DataFrame(events, schema=["user_id", "item_id"], orient="row")
-    assert k_core(table, user_events=2, item_events=2).height == 0
+    left, rounds = k_core(table, user_events=2, item_events=2)
+    assert left.height == 0
+    assert rounds == 2

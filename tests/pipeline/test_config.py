@@ -80,14 +80,6 @@ def test_command_line_goes_over_the_file(tmp_path):
     assert config.domains == load(path).domains
 
 
-def test_unknown_option_ends_with_status_2_and_a_suggestion(tmp_path, capsys):
-    path = write(tmp_path, f"domains: [{DOMAIN}]")
-    with pytest.raises(SystemExit) as caught:
-        load(path, ["--user-model.layrs", "4"])
-    assert caught.value.code == 2
-    assert "--user-model.layers" in capsys.readouterr().err
-
-
 def test_results_hash_ignores_names_and_workers_but_nothing_else(tmp_path):
     base = RunConfig.model_validate({"domains": [{"name": "b", "source": SIMULATED}]})
     same = base.model_copy(update={"name": "other", "store": "/elsewhere"})

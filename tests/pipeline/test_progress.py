@@ -5,6 +5,7 @@ from rich.console import Console
 
 from pipeline import progress as module
 from pipeline.progress import Progress
+from pipeline.tracking.records import Figures
 
 
 @pytest.fixture
@@ -52,3 +53,19 @@ def test_a_terminal_gets_bars(monkeypatch):
     with progress.running(), progress.stage("train") as stage:
         stage.update(1, 2, "steps", "loss 1.0")
     assert "━" in terminal.file.getvalue()
+
+
+def test_those_who_follow_are_told_figures_of_which_nothing_is_shown(log):
+    told = []
+    progress = Progress(log)
+    progress.follow(lambda stage, figures: told.append((stage, figures)))
+    with progress.stage("train") as stage:
+        stage.log(Figures({"loss": 1.0}, 3))
+    assert told == [("train", Figures({"loss": 1.0}, 3))]
+    assert lines(log) == []
+
+
+def test_a_warning_is_wrapped_at_the_width(log):
+    Progress(log).warn("a word " * 40)
+    assert len(lines(log)) > 1
+    assert all(len(line) <= 80 for line in lines(log))

@@ -32,3 +32,23 @@ def keys(**fields):
 def test_a_field_changes_the_stages_that_depend_on_it(changed, stages):
     before, after = keys(), keys(**changed)
     assert {name for name in before if before[name] != after[name]} == stages
+
+
+@pytest.mark.parametrize(
+    ("models", "item_llm", "expected"),
+    [
+        (["hydra_single"], {}, {"corpus", "vectors"}),
+        (["hydra_single", "hydra_frozen"], {}, {"corpus", "vectors", "vectors_frozen"}),
+        (["hydra_single"], {"lora": None}, None),
+        (["hydra_ids"], {}, None),
+    ],
+    ids=["tuned", "both", "frozen", "ids"],
+)
+def test_neighbours_are_compared_where_something_was_tuned(models, item_llm, expected):
+    encoder = {"encoder": {"base": "minilm"}}
+    config = RunConfig.model_validate(CONFIG | {"models": models, "item_llm": encoder | item_llm})
+    recipe = RecipeBuilder(config, Path("/nowhere"), Path("/nowhere/store")).build()
+    found = recipe.neighbours
+    assert (found and {stage.name for stage in found.inputs}) == expected
+    assert (found in recipe.targets) == (found is not None)
+    assert recipe.metrics in recipe.targets

@@ -1,10 +1,13 @@
 import io
+import os
+import signal
 import threading
 
 import pytest
 from rich.console import Console
 
 from pipeline.artifacts import RunStore
+from pipeline.interrupts import Interrupted, interruptible
 from pipeline.progress import Progress
 from pipeline.stages import Runner, Stage
 
@@ -132,3 +135,46 @@ def test_a_wide_stage_is_not_overtaken_for_ever(tmp_path):
     stages = [narrow[0], Stage("wide", {}, make, slots=2), *narrow[1:]]
     Runner(RunStore(tmp_path), Progress(Console(file=io.StringIO())), slots=2).run(stages)
     assert order[:2] == ["narrow0", "wide"]
+
+
+def test_an_interrupted_run_does_not_wait_and_keeps_what_was_begun(tmp_path):
+    """Its workers are lost under the stage: a ValueError then is not the user's mistake."""
+    begun, lost, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def make(context):
+        (context.scratch / "checkpoint").write_text("half")
+        begun.set()
+        lost.wait(20)
+        try:
+            raise ValueError("the worker is gone")
+        finally:
+            ended.set()
+
+    stage = Stage("train", {}, make)
+    runner = Runner(RunStore(tmp_path), Progress(Console(file=io.StringIO())), slots=1)
+    with pytest.raises(Interrupted), interruptible():
+        threading.Thread(
+            target=lambda: (begun.wait(20), os.kill(os.getpid(), signal.SIGINT))
+        ).start()
+        runner.run([stage])
+    assert not ended.is_set(), "it did not wait"
+    lost.set()
+    assert ended.wait(20)
+    kept = tmp_path / ".work" / f"train-{stage.key[:16]}" / ".scratch" / "checkpoint"
+    assert RunStore(tmp_path).state("train", stage.key) == "begun"
+    assert kept.read_text() == "half"
+
+
+def test_figures_of_a_stage_tell_its_cost(tmp_path):
+    told = []
+    progress = Progress(Console(file=io.StringIO()))
+    progress.follow(lambda stage, figures: told.append((stage, figures.values)))
+    store = RunStore(tmp_path)
+    stage = Stage("corpus", {}, lambda _: {"peak_mb": 12.5})
+    assert store.state("corpus", stage.key) == "to do"
+    Runner(store, progress, slots=1).run([stage])
+    assert store.state("corpus", stage.key) == "done"
+    ((name, values),) = told
+    assert name == "corpus"
+    assert values["peak_mb"] == 12.5
+    assert values["run_seconds"] >= values["made_in_seconds"] >= 0

@@ -27,6 +27,22 @@ def test_duplicate_keys_are_refused_with_both_lines(tmp_path):
         read(tmp_path, "training:\n  lr: 1\n  epochs: 2\n  lr: 3\n")
 
 
+def test_duplicate_keys_are_refused_in_anchors_and_merges_too(tmp_path):
+    with pytest.raises(ValueError, match="'lr' stands twice"):
+        read(tmp_path, "base: &base {lr: 1, lr: 2}\nother: *base\n")
+    with pytest.raises(ValueError, match=r"'lr' stands twice \(lines 4 and 5\)"):
+        read(tmp_path, "base: &base {lr: 1}\nother:\n  <<: *base\n  lr: 2\n  lr: 3\n")
+    with pytest.raises(ValueError, match="'<<' stands twice"):
+        read(tmp_path, "a: &a {x: 1}\nb: &b {y: 1}\nc:\n  <<: *a\n  <<: *b\n")
+
+
+def test_a_merged_key_gives_way_to_ones_own_and_numbers_stay_numbers(tmp_path):
+    text = "base: &base {lr: 1e-4, epochs: 3}\nother: {<<: *base, epochs: 5}\nsame: *base\n"
+    content = read(tmp_path, text)
+    assert content["other"] == {"lr": 1e-4, "epochs": 5}
+    assert content["same"] == {"lr": 1e-4, "epochs": 3}
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [("- a\n- b\n", "holds list"), ("a: [1, 2\n", "not valid YAML"), ("", "holds NoneType")],

@@ -10,6 +10,7 @@ from pipeline.config import HydraModelConfig, SASRecModelConfig
 from pipeline.corpus import build_corpus
 from pipeline.domains import DomainConfig, build_domain
 from pipeline.evaluation import EvaluationConfig
+from pipeline.examples import load_examples
 from pipeline.histories import TRAIN, VALIDATION
 from pipeline.ranks_file import load_ranks
 from pipeline.splits import SplitConfig
@@ -78,6 +79,9 @@ def test_a_model_is_trained_saved_and_ranks_its_domains(model, domain, ranked, f
     data = TaskData(given, folders)
     (tmp_path / "rank").mkdir()
     rank_with_user_model(data, tmp_path / "train" / WEIGHTS, tmp_path / "rank")
+    examples = load_examples(tmp_path / "rank")
+    assert set(examples) == set(ranked)
+    assert all(len(users) == 10 for users in examples.values())
     found = load_ranks(tmp_path / "rank")
     assert sorted(found) == ranked
     for name, ranks in found.items():

@@ -1,6 +1,9 @@
-"""A made-up run, assembled by the project's own code, for the tests of what readers see."""
+"""A made-up run, assembled by the project's own code, and a browser, for what readers see."""
 
-from collections.abc import Callable
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 
 from pipeline.evaluation import EvaluationConfig
 from pipeline.metrics import Ranks
+from pipeline.report_files import RunFiles
 from pipeline.results import DomainFacts, assemble
 
 DOMAINS = ("books", "health", "clothing", "beauty", "toys", "industrial", "games", "music")
@@ -23,16 +27,44 @@ MEAN_RANK = {
     "hydra_joint": 76.0,
     "oracle": 40.0,
 }
+REFUSED = [
+    {"file": "events.csv", "line": 19, "reason": "3 fields", "row": "u1,i1,5"},
+    {"file": "events.csv", "line": 23, "reason": "the time is not a number", "row": "u1,i1,soon"},
+]
 ASKED = ("popularity", "sasrec", "hydra_single", "hydra_joint")
 
 
-@pytest.fixture
-def made_up_run() -> Callable[..., dict[str, Any]]:
-    """made_up_run(domains, models, item_llm): the four dicts that `render` takes."""
+def _load(name: str) -> Any:
+    """A module of this folder; tests have no packages to import it from."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+chromium = _load("chromium")
+
+
+@pytest.fixture(scope="session")
+def made_up_run() -> Callable[..., RunFiles]:
+    """made_up_run(domains, models, item_llm): the files of a run."""
     return build
 
 
-def build(domains=DOMAINS[:5], models=ASKED, item_llm=True, users=900) -> dict[str, Any]:
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium; tests that need it are skipped where none is installed."""
+    program = chromium.installed()
+    if program is None:
+        pytest.skip(f"needs a browser to lay the page out: none of {', '.join(chromium.NAMES)}")
+    with chromium.running(program, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+def build(domains=DOMAINS[:5], models=ASKED, item_llm=True, users=900) -> RunFiles:
     interactions = {name: 900_000 // (place + 1) ** 2 for place, name in enumerate(domains)}
     mean = sum(interactions.values()) / len(interactions)
     groups = {n: "large" if count >= mean else "small" for n, count in interactions.items()}
@@ -51,11 +83,46 @@ def build(domains=DOMAINS[:5], models=ASKED, item_llm=True, users=900) -> dict[s
         config_hash="4f1c" * 16,
         data_fingerprint="90ab" * 16,
     )
+    return RunFiles(
+        metrics=metrics,
+        run=run_card(item_llm),
+        curves=training_curves(domains, models, item_llm),
+        data=data_facts(domains, interactions, groups),
+        examples=examples(domains, models, item_llm),
+    )
+
+
+def examples(domains, models, item_llm) -> dict[str, Any]:
+    def item(domain: str, number: int, **more: Any) -> dict[str, Any]:
+        # Every seventh item has no text.
+        text = f"Tin kettle {number} of {domain}, 2 litres" if number % 7 else ""
+        return {"domain": domain, "item": f"{domain}-{number}", "text": text, **more}
+
+    def user(domain: str, rank: int) -> dict[str, Any]:
+        return {
+            "domain": domain,
+            "user": f"main:somebody-{rank}",
+            "history": [item(domain, n) for n in range(1, 9)],
+            "history_events": 23,
+            "target": item(domain, 40 + rank),
+            "top": [item(domain, 40 + n) for n in range(1, 11)],
+            "ranks": {m: {"best": rank + place, "ties": 1} for place, m in enumerate(models)},
+        }
+
+    def near(numbers, domain: str) -> list[dict[str, Any]]:
+        return [item(domain, n, cosine=0.9 - n / 100) for n in numbers]
+
+    shown = [user(domain, rank) for rank in (3, 14) for domain in domains][:10]
+    for entry in shown:
+        entry["ranks"][models[-1]]["best"] = int(entry["target"]["item"].split("-")[-1]) - 40
+    items = [
+        item(domain, 1, among=99, of=420)
+        | {"before": near(range(2, 7), domain), "after": near(range(4, 9), domain)}
+        for domain in domains[:3]
+    ]
     return {
-        "metrics": metrics,
-        "run": run_card(item_llm),
-        "curves": training_curves(domains, models, item_llm),
-        "data": data_facts(domains, interactions, groups),
+        "users": {"model": models[-1], "users": shown},
+        "neighbours": {"items": items} if item_llm else None,
     }
 
 
@@ -169,9 +236,14 @@ def data_facts(domains, interactions, groups) -> dict[str, Any]:
                 "interactions": interactions[name],
                 "mean_history": 8.24,
                 "median_history": 6.0,
+                "shortest_history": 3,
+                "longest_history": 412,
                 "rows_read": interactions[name] + 17,
-                "rejected": {"the time is not a number": 3} if place == 0 else {},
+                "rejected": {"the time is not a number": 2, "3 fields": 5} if place == 0 else {},
+                "first_refused": REFUSED if place == 0 else [],
                 "removed_by_kcore": 12,
+                "removed_duplicates": 0,
+                "a_count_of_tomorrow": 77,
                 "empty_texts": place,
             }
             for place, name in enumerate(domains)

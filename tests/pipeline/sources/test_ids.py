@@ -2,13 +2,13 @@ import gzip
 
 import pytest
 
-from pipeline.sources.ids import IdsConfig, read_ids
+from pipeline.sources.formats.ids import IdsConfig, read_ids
 
 
 def read(tmp_path, text: str, name: str = "ids.txt"):
     data = text.encode()
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-    return read_ids(IdsConfig(path=name), tmp_path)
+    return read_ids(IdsConfig(path=name), tmp_path).whole()
 
 
 @pytest.mark.parametrize("name", ["ids.txt", "ids.txt.gz"])
@@ -38,7 +38,7 @@ def test_an_empty_file_gives_an_empty_table(tmp_path):
 
 @pytest.mark.data
 def test_the_published_beauty_file(data_folder):
-    raw = read_ids(IdsConfig(path="ids/Beauty.txt"), data_folder)
+    raw = read_ids(IdsConfig(path="ids/Beauty.txt"), data_folder).whole()
     assert raw.interactions.height == 198_502
     assert raw.interactions["user_id"].n_unique() == 22_363
     assert raw.interactions["item_id"].n_unique() == 12_101

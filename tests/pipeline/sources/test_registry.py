@@ -14,13 +14,13 @@ def test_the_format_chooses_the_config():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"format": "cvs", "path": "x"}, "'sequences', 'ids', 'table', 'simulated'"),
+        ({"format": "cvs", "path": "x"}, "'sequences', 'simulated', .*'table'"),
         ({"format": "ids", "path": "x", "pth": "y"}, "Extra inputs are not permitted"),
         ({"format": "ids", "path": "x", "platform": "a:b"}, "platform 'a:b' cannot be used"),
         ({"format": "ids", "path": "x", "platform": ""}, "platform '' cannot be used"),
         ({"format": "ids", "path": "x", "max_users": 0}, "greater than or equal to 1"),
         ({"format": "simulated", "catalogue": "books", "items": 20, "mean_history": 11},
-         "more than half of the 20 items"),
+         "half of the 20 items"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_config_is_named(config, message):

@@ -2,7 +2,7 @@ import gzip
 
 import pytest
 
-from pipeline.sources.sequences import SequencesConfig, read_sequences
+from pipeline.sources.formats.sequences import SequencesConfig, read_sequences
 
 ITEMS = "a\tFirst item\tIt is the first.\nb\tSecond item\t\n007\t\t\n"
 
@@ -12,7 +12,7 @@ def read(tmp_path):
     def read(sequences: str, items: str = ITEMS, **options):
         for name, text in (("sequences", sequences), ("items", items)):
             (tmp_path / f"{name}.tsv.gz").write_bytes(gzip.compress(text.encode()))
-        return read_sequences(SequencesConfig(path=".", **options), tmp_path)
+        return read_sequences(SequencesConfig(path=".", **options), tmp_path).whole()
 
     return read
 

@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 
-from pipeline.sources.table import TableConfig, read_table
+from pipeline.sources.formats.table import TableConfig, read_table
 
 EVENTS = [("007", "NA", "5"), ("u, 1", 'say "hi"', "6"), ("null", "b", "7")]
 ITEMS = [("NA", "Not available", "d1"), ('say "hi"', "", "d, 2"), ("b", "Bee", "")]
@@ -36,7 +36,7 @@ def test_every_kind_gives_the_same_tables(tmp_path, ending):
     columns = {"user": "u", "item": "i", "timestamp": "t", "items_item": "id",
                "text": ["title", "more"]}  # fmt: skip
     config = TableConfig(interactions=f"events.{ending}", items=f"items.{ending}", columns=columns)
-    raw = read_table(config, tmp_path)
+    raw = read_table(config, tmp_path).whole()
     assert raw.interactions.rows() == [(u, i, int(t)) for u, i, t in EVENTS]
     assert raw.items.rows() == [("NA", "Not available. d1"), ('say "hi"', "d, 2"), ("b", "Bee")]
     assert (raw.order, raw.rows_read, raw.rejected) == ("time", 6, ())
@@ -45,7 +45,7 @@ def test_every_kind_gives_the_same_tables(tmp_path, ending):
 def read(tmp_path, text, name="events.csv", **options):
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     config = {"interactions": name} | options
-    return read_table(TableConfig.model_validate(config), tmp_path)
+    return read_table(TableConfig.model_validate(config), tmp_path).whole()
 
 
 def test_without_a_time_column_the_rows_of_a_user_are_in_order(tmp_path):
@@ -63,11 +63,11 @@ def test_without_a_time_column_the_rows_of_a_user_are_in_order(tmp_path):
         ("u,a,5,6", "more or fewer fields"),
         (",a,5", "user id is empty"),
         ("u,,5", "item id is empty"),
-        ("u,a,", "not what timestamp_unit 's' asks for"),
-        ("u,a,NaN", "not what timestamp_unit 's' asks for"),
-        ("u,a,inf", "not what timestamp_unit 's' asks for"),
-        ("u,a,soon", "not what timestamp_unit 's' asks for"),
-        ("u,a,1405296000000", "is timestamp_unit 's' right?"),
+        ("u,a,", "not a number of unix seconds"),
+        ("u,a,NaN", "not a number of unix seconds"),
+        ("u,a,inf", "not a number of unix seconds"),
+        ("u,a,soon", "not a number of unix seconds"),
+        ("u,a,1405296000000", "is its unit right?"),
         ('u,"a,5', "a quote that is not closed"),
         ('u,"a"b,5', "not valid CSV"),
     ],
@@ -129,7 +129,7 @@ def test_parquets_own_times_need_no_unit(tmp_path, unit):
         tmp_path / "e.parquet"
     )
     config = {"interactions": "e.parquet", "columns": {"timestamp_unit": unit}}
-    raw = read_table(TableConfig.model_validate(config), tmp_path)
+    raw = read_table(TableConfig.model_validate(config), tmp_path).whole()
     assert raw.interactions.rows() == [("1", "2", 1405296000)]
 
 
@@ -138,7 +138,7 @@ def test_ids_that_became_floats_are_refused(tmp_path):
         tmp_path / "e.parquet"
     )
     with pytest.raises(ValueError, match=r"'user_id' are Float64, so that 7 reads 7\.0"):
-        read_table(TableConfig(interactions="e.parquet"), tmp_path)
+        read_table(TableConfig(interactions="e.parquet"), tmp_path).whole()
 
 
 def test_lists_of_texts_are_joined(tmp_path):

@@ -1,0 +1,138 @@
+"""Look at strangers' data: their format, what is in them, and the YAML that uses them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+
+from pipeline.sources.format import Format, Sight
+from pipeline.sources.options import SourceOptions
+from pipeline.sources.registry import FORMATS, read_source
+from pipeline.sources.tables import RejectedRow, WholeTables
+
+_EXAMPLES = 3
+_REFUSED_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What something is: its format, why, and the fields of its config."""
+
+    format: Format
+    why: str
+    fields: Mapping[str, Any]
+
+    def config(self) -> SourceOptions:
+        """The source's config."""
+        return self.format.config.model_validate(dict(self.fields))
+
+
+def recognise(path: Path, others: Sequence[Path] = (), name: str | None = None) -> Recognised:
+    """Find the format of a file or folder; a particular format goes before a general one.
+
+    Args:
+        path: absolute.
+        others: further files that belong to it, such as the one with the items.
+        name: the format, where the user knows it; None: all are asked.
+
+    Raises:
+        ValueError: the path is absent, or no format knows it.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} is absent: give a file or a folder")
+    if name is not None and name not in FORMATS:
+        raise ValueError(f"--format {name} is unknown: known are {', '.join(FORMATS)}")
+    asked = sorted(FORMATS.values() if name is None else [FORMATS[name]], key=_generality)
+    for known in asked:
+        if guess := known.recognise(Sight(path, tuple(others))):
+            return Recognised(known, guess.why, guess.fields)
+    looked_for = "; ".join(f"{known.name}: {known.summary}" for known in asked)
+    raise ValueError(f"{path} is in no format that is known; looked for {looked_for}")
+
+
+def _generality(known: Format) -> tuple[bool, str]:
+    return known.is_general, known.name
+
+
+def domain_yaml(name: str, fields: Mapping[str, Any], known: Format, data_root: Path) -> str:
+    """The `domains:` entry that reads it; paths below the data root become relative."""
+    source = {"format": known.name} | {key: _plain(v, data_root) for key, v in fields.items()}
+    entry = {"domains": [{"name": name, "source": source}]}
+    return yaml.safe_dump(entry, sort_keys=False, allow_unicode=True, width=10_000)
+
+
+def _plain(value: Any, data_root: Path) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(one, data_root) for one in value]
+    if isinstance(value, dict):
+        return {key: _plain(one, data_root) for key, one in value.items()}
+    if isinstance(value, str) and value.startswith("/"):
+        path = Path(value)
+        inside = path.is_relative_to(data_root)
+        return str(path.relative_to(data_root)) if inside else value
+    return value
+
+
+def findings(tables: WholeTables) -> list[str]:
+    """What was read, in lines of at most 80 characters but for texts of rows.
+
+    Args:
+        tables: all of one domain, in memory.
+    """
+    events, items = tables.interactions, tables.items
+    lines = [
+        f"rows read      {tables.rows_read:,}",
+        f"interactions   {events.height:,}",
+        f"users          {events['user_id'].n_unique():,}",
+        f"items          {events['item_id'].n_unique():,}",
+        f"times          {_time_range(tables)}",
+        f"texts          {_coverage(events, items)}",
+        *_refused(tables.rejected),
+    ]
+    if tables.left_out:
+        lines.append(f"left out       {tables.left_out:,} rated too low")
+    texts = items.filter(pl.col("text") != "").head(_EXAMPLES)
+    return [*lines, *(f"  {item}: {text[:60]}" for item, text in texts.iter_rows())]
+
+
+def _time_range(tables: WholeTables) -> str:
+    if tables.order == "sequence":
+        return "none: a user's events stand in order"
+    if tables.interactions.is_empty():
+        return "none"
+    column = tables.interactions["timestamp"]
+    first, last = (datetime.fromtimestamp(int(t), UTC) for t in (column.min(), column.max()))  # type: ignore[arg-type]
+    return f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
+
+
+def _coverage(events: pl.DataFrame, items: pl.DataFrame) -> str:
+    used = events.select(pl.col("item_id").unique())
+    with_text = items.filter(pl.col("text").fill_null("").str.strip_chars() != "")
+    known = used.join(with_text, on="item_id", how="semi").height
+    return f"{known:,} of {used.height:,} items that somebody had have one"
+
+
+def _refused(rejected: Iterable[RejectedRow]) -> list[str]:
+    rows = list(rejected)
+    counts = Counter(row.reason for row in rows)
+    lines = [f"refused        {len(rows):,}"]
+    lines += [f"  {count:,} x {reason}" for reason, count in counts.most_common()]
+    return lines + [
+        f"  {row.file.name}:{row.line}: {row.row[:50]!r}" for row in rows[:_REFUSED_SHOWN]
+    ]
+
+
+def read(recognised: Recognised, data_root: Path) -> WholeTables:
+    """Read all of what was recognised.
+
+    Raises:
+        ValueError: a file is damaged as a whole.
+    """
+    return read_source(recognised.config(), data_root).whole()

@@ -1,0 +1,91 @@
+"""Ctrl-C and SIGTERM: the run stops where it is, and the same command goes on from there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(BaseException):
+    """The run was told to stop. No Exception, so that nothing takes it for a stage's failure."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+    @property
+    def status(self) -> int:
+        """The exit status that shells expect: 130 after SIGINT, 143 after SIGTERM."""
+        return 128 + self.number
+
+    def __str__(self) -> str:
+        return (
+            f"stopped by {signal.Signals(self.number).name}; what is finished is kept, "
+            "training with its checkpoint.\nGive the same command again to go on."
+        )
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise `Interrupted` in the main thread at the first signal; the second one ends at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in _SIGNALS:
+            signal.signal(each, lambda again, _: os._exit(128 + again))
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave(status: int) -> NoReturn:
+    """End an interrupted process at once, and with it its workers and a Ray of its own.
+
+    Threads still wait for the workers. A shutdown of Ray under them ends the process with status 1
+    now and then; without one, the kernel ends Ray's own processes when their driver is gone. What
+    these have started is ended here: Ray's agents would look for their Ray for a minute.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for process in _grandchildren():
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    os._exit(status)
+
+
+def _grandchildren() -> list[int]:
+    """Processes that this one's children have started, and theirs; none where /proc is absent."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = [process for process, parent in parents.items() if parent == os.getpid()]
+    children = set(found)
+    for ancestor in found:  # it grows while it is walked
+        found += [process for process, parent in parents.items() if parent == ancestor]
+    return [process for process in found if process not in children]
+
+
+@contextmanager
+def kept_handlers() -> Iterator[None]:
+    """Put back the handlers that a library sets in the block (Ray's exits without a word)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

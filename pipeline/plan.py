@@ -1,0 +1,138 @@
+"""What a run would do: its stages, what is done already, sizes and resources; nothing is run.
+
+No file is written, no Ray is started and nothing is downloaded. There is no estimate of the time:
+how long a stage takes is known where it was made before, and is told there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from item_llm import ItemLLMConfig
+from item_llm.base_models import PretrainedModel
+from pipeline import item_vectors
+from pipeline.artifacts import MANIFEST, RunStore, read_json
+from pipeline.config import RunConfig
+from pipeline.domains import DomainConfig
+from pipeline.paths import data_root
+from pipeline.prepare import CORPUS, DATA
+from pipeline.recipe import Recipe, RecipeBuilder, architecture_of
+from pipeline.run import places
+from pipeline.stages import Stage, in_order
+from user_model import Hydra, HydraConfig, SASRec
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage and how far it is.
+
+    Attributes:
+        stage: the stage.
+        state: done: its output is reused; begun: it is resumed; to do: it is made.
+        facts: what its making found out, where it is done.
+    """
+
+    stage: Stage
+    state: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SourceSize:
+    """A domain's source: bytes of its files (None: it has none), its counts once it was read."""
+
+    domain: DomainConfig
+    size: int | None
+    counts: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that `plan_text` prints.
+
+    Attributes:
+        config: of the run.
+        store, folder: where outputs and results go.
+        base_ready: whether the item LLM's base is there; else the run makes or downloads it first.
+        stages: in the order in which they run.
+        sources: in the config's order.
+        texts: items with a text, of the corpus; None while there is none.
+        weights: model -> weights without item vectors, for each trained model.
+    """
+
+    config: RunConfig
+    store: Path
+    folder: Path
+    base_ready: bool
+    stages: Sequence[PlannedStage]
+    sources: Sequence[SourceSize]
+    texts: int | None
+    weights: Mapping[str, int]
+
+
+def make_plan(config: RunConfig, run_dir: Path | None) -> Plan:
+    """Look at the sources and at the run store.
+
+    Raises:
+        ValueError: what the run itself would refuse at once: an absent file, an unknown base.
+    """
+    store, folder = places(config, run_dir)
+    recipe = RecipeBuilder(config, data_root(), store.root, _base_sha256).build()
+    corpus = _output(store, recipe.corpus)
+    return Plan(
+        config,
+        store.root,
+        folder.path,
+        not recipe.vectors or PretrainedModel.is_ready(config.item_llm.encoder.base),
+        [_planned(store, stage) for stage in in_order(recipe.targets)],
+        [_source(domain, corpus) for domain in config.domains],
+        None if corpus is None else _texts(corpus),
+        _weights(config, recipe),
+    )
+
+
+def _base_sha256(llm: ItemLLMConfig) -> str:
+    """As the run knows it; a base that is not there has no hash, and nothing made with it is."""
+    ready = PretrainedModel.is_ready(llm.encoder.base)
+    return item_vectors.base_sha256(llm) if ready else f"absent: {llm.encoder.base}"
+
+
+def _planned(store: RunStore, stage: Stage) -> PlannedStage:
+    output = _output(store, stage)
+    facts = {} if output is None else read_json(output / MANIFEST)["recipe"].get("made", {})
+    return PlannedStage(stage, store.state(stage.name, stage.key), facts)
+
+
+def _output(store: RunStore, stage: Stage) -> Path | None:
+    done = store.state(stage.name, stage.key) == "done"
+    return store.folder(stage.name, stage.key) if done else None
+
+
+def _source(domain: DomainConfig, corpus: Path | None) -> SourceSize:
+    sizes = [path.stat().st_size for path in domain.source.files(data_root())]
+    counts = None if corpus is None else read_json(corpus / DATA)["domains"][domain.name]
+    return SourceSize(domain, sum(sizes) if sizes else None, counts)
+
+
+def _texts(corpus: Path) -> int:
+    from pipeline.corpus import Corpus
+
+    return len({text for text in Corpus.open(corpus / CORPUS).texts if text})
+
+
+def _weights(config: RunConfig, recipe: Recipe) -> dict[str, int]:
+    import torch
+
+    weights = {}
+    for model in dict.fromkeys(name.split(".")[1] for name in recipe.trained):
+        architecture = architecture_of(model, config)
+        with torch.device("meta"):  # shapes alone: no memory, whatever the size
+            if isinstance(architecture, HydraConfig):
+                body: torch.nn.Module = Hydra(architecture)
+            else:
+                body = SASRec(architecture)
+        weights[model] = sum(weight.numel() for weight in body.parameters())
+    return weights

@@ -1,0 +1,98 @@
+"""The report's differences: the joint model minus another, by domain and group, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.model_names import JOINT, in_order, label
+from pipeline.report_formats import Figure, Kind, pointer
+from pipeline.report_order import by_size
+from pipeline.report_results import GROUP_TITLES, Interval, Metrics, Span, at, members, span
+from pipeline.results import COMPARED_BY
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One model minus another in one domain, or over a group."""
+
+    title: str
+    note: str
+    span: Span
+    verdict: str  # "gain", "loss" or "level"
+    is_group: bool
+
+
+def transfers(metrics: Metrics) -> list[Difference]:
+    """Joint minus single, by domain size and then by group, on one scale around 0."""
+    rows: list[tuple[str, str, tuple[str, ...], bool]] = []
+    for name in by_size(metrics):
+        domain = metrics["domains"][name]
+        if domain["deltas"]:
+            note = f"{domain['interactions']:,} interactions"
+            rows.append((name, note, ("domains", name, "deltas", JOINT), False))
+    if len(rows) > 1:
+        for group in ("large", "small", "all"):
+            size = len(members(metrics, group))
+            if metrics["group_deltas"].get(group, {}).get(JOINT) and size > 1:
+                where = ("group_deltas", group, JOINT)
+                rows.append((GROUP_TITLES[group], f"mean of {size}", where, True))
+    return _differences(metrics, rows)
+
+
+def comparisons(metrics: Metrics) -> list[tuple[str, list[Difference]]]:
+    """Joint minus each other model: the model's label, and its differences by domain size."""
+    found = []
+    compared = {
+        other
+        for domain in metrics["domains"].values()
+        for other in domain["comparisons"].get(JOINT, {})
+    }
+    for other in in_order(compared):
+        rows = [
+            (name, "", ("domains", name, "comparisons", JOINT, other), False)
+            for name in by_size(metrics)
+            if other in metrics["domains"][name]["comparisons"].get(JOINT, {})
+        ]
+        found.append((label(other), _differences(metrics, rows)))
+    return found
+
+
+def verdict(bounds: Sequence[float]) -> str:
+    """What an interval says: "gain" above 0, "loss" below 0, else "level".
+
+    >>> verdict([0.1, 0.2]), verdict([-0.2, -0.1]), verdict([-0.1, 0.0])
+    ('gain', 'loss', 'level')
+    """
+    low, high = bounds
+    return "gain" if low > 0 else "loss" if high < 0 else "level"
+
+
+def _differences(
+    metrics: Metrics, rows: Sequence[tuple[str, str, tuple[str, ...], bool]]
+) -> list[Difference]:
+    found = [at(metrics, where) for _, _, where, _ in rows]
+    widest = max((abs(bound) for delta in found for bound in delta["ci95"]), default=0.0)
+    limit = 1.04 * widest or 1.0
+    return [
+        Difference(
+            title,
+            note,
+            span(difference(delta, where), -limit, limit),
+            verdict(delta["ci95"]),
+            is_group,
+        )
+        for delta, (title, note, where, is_group) in zip(found, rows, strict=True)
+    ]
+
+
+def difference(delta: Mapping[str, Any], where: Sequence[str]) -> Interval:
+    """A difference that stands at `where`, as {"ndcg@10": d, "ci95": [low, high]}."""
+    kind: Kind = "signed"
+    low, high = delta["ci95"]
+    return Interval(
+        Figure(delta[COMPARED_BY], pointer(*where, COMPARED_BY), kind),
+        Figure(low, pointer(*where, "ci95", 0), kind),
+        Figure(high, pointer(*where, "ci95", 1), kind),
+    )

@@ -1,0 +1,127 @@
+"""What every format asks of interactions and of items, whatever file they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from pipeline.sources.pieces import Piece, Rules, bounded
+from pipeline.sources.tables import EARLIEST, LATEST, Part, joined_text
+from pipeline.sources.times import TimeUnit, unix_seconds
+
+_EMPTY_USER = (pl.col("user_id").fill_null("") == "", "the user id is empty")
+_EMPTY_ITEM = (pl.col("item_id").fill_null("") == "", "the item id is empty")
+_NO_RATING = (pl.col("stars").is_null(), "the rating is not a number")
+_NO_TIME = {
+    "s": "the time is not a number of unix seconds",
+    "ms": "the time is not a number of unix milliseconds",
+    "iso": "the time is not an ISO 8601 date or time",
+}
+_STRANGE_TIME = "the time lies outside the years 1900 to 2200: is its unit right?"
+
+
+def event_parts(
+    pieces: Iterable[Piece], unit: TimeUnit | None, *, min_rating: float | None = None
+) -> Iterator[Part]:
+    """Checked interactions.
+
+    Args:
+        pieces: with user_id, item_id, `timestamp` if there is a unit, `rating` if there is a
+            min_rating.
+        unit: of the times; None: there are none, a user's rows stand in order.
+        min_rating: leave out rows rated lower; None: no row is left out.
+    """
+    return bounded(_event_parts(pieces, unit, min_rating))
+
+
+def item_parts(pieces: Iterable[Piece], text_columns: Sequence[str]) -> Iterator[Part]:
+    """Checked items; their text is made of the text columns, in order.
+
+    Args:
+        pieces: with item_id and the text columns.
+        text_columns: their names in the pieces.
+    """
+    rules = Rules(lambda rows: rows.with_columns(joined_text(text_columns)), (_EMPTY_ITEM,))
+    for piece in pieces:
+        part = rules.apply(piece)
+        yield replace(part, rows=part.rows.select("item_id", "text"))
+
+
+def rating_column(name: str, min_rating: float | None) -> dict[str, str]:
+    """The rating among the columns to read, if somebody asks for it."""
+    return {} if min_rating is None else {"rating": name}
+
+
+def text_columns(names: Sequence[str]) -> dict[str, str]:
+    """New names for the columns that make an item's text, which may stand for other things too."""
+    return {f"text {place}": name for place, name in enumerate(names)}
+
+
+def _event_parts(
+    pieces: Iterable[Piece], unit: TimeUnit | None, min_rating: float | None
+) -> Iterator[Part]:
+    numbers = EventNumbers()
+    for piece in pieces:
+        given = "s" if unit and "timestamp" in piece.in_seconds else unit
+        part = _rules(given, rated=min_rating is not None).apply(piece)
+        rows = part.rows
+        if min_rating is not None:
+            rows = rows.filter(pl.col("stars") >= min_rating)
+        rows = numbers.added(rows) if unit is None else rows
+        rows = rows.select("user_id", "item_id", "timestamp")
+        yield replace(part, rows=rows, left_out=part.rows.height - rows.height)
+
+
+def _rules(unit: TimeUnit | None, *, rated: bool) -> Rules:
+    def prepare(rows: pl.DataFrame) -> pl.DataFrame:
+        if unit is not None:
+            rows = rows.with_columns(unix_seconds(rows["timestamp"], unit))
+        if rated:
+            rows = rows.with_columns(pl.col("rating").cast(pl.Float64, strict=False).alias("stars"))
+        return rows
+
+    checks = [_EMPTY_USER, _EMPTY_ITEM]
+    if unit is not None:
+        time = pl.col("timestamp")
+        checks += [
+            (time.is_null(), _NO_TIME[unit]),
+            (~time.is_between(EARLIEST, LATEST), _STRANGE_TIME),
+        ]
+    return Rules(prepare, (*checks, _NO_RATING) if rated else tuple(checks))
+
+
+class EventNumbers:
+    """Numbers the events of every user from 0, in the order in which they are shown."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, int] = {}
+
+    def added(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows with their event's number as `timestamp` Int64."""
+        users = rows["user_id"].unique()
+        before = pl.DataFrame(
+            {"user_id": users, "before": [self._shown.get(user, 0) for user in users]},
+            schema={"user_id": pl.String, "before": pl.Int64},
+        )
+        place = pl.int_range(pl.len(), dtype=pl.Int64).over("user_id") + pl.col("before")
+        numbered = rows.join(before, on="user_id", how="left", maintain_order="left")
+        numbered = numbered.with_columns(place.alias("timestamp"))
+        for user, last in numbered.group_by("user_id").agg(pl.col("timestamp").max()).iter_rows():
+            self._shown[user] = last + 1
+        return numbered.drop("before")
+
+
+class SeenUsers:
+    """Remembers which users have had their line, for files in which each may have only one."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def repeated(self, users: pl.Series) -> pl.Series:
+        """Whether each user stood before, in these or in earlier ones; Boolean."""
+        earlier = pl.Series([user in self._seen for user in users], dtype=pl.Boolean)
+        again = earlier | ~users.is_first_distinct()
+        self._seen.update(users)
+        return again
