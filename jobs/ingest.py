@@ -10,6 +10,7 @@ Everything is read, so that what would be refused in a run is told here. It is h
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import textwrap
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def check(options: argparse.Namespace) -> None:
     """Recognise, read, print; write the YAML where it is asked for."""
-    path, *others = (given.expanduser().absolute() for given in options.check)
+    path, *others = (Path(os.path.abspath(given.expanduser())) for given in options.check)
     found = recognise(path, others, options.format)
     told = f"{path.name} is {found.format.name}: {found.why}"
     print(textwrap.fill(told, 80, break_long_words=False, break_on_hyphens=False), flush=True)

@@ -99,7 +99,7 @@ def test_a_full_queue_drops_records_without_waiting(follow):
     followed = follow("Blocking", queue_records=5)
     started = time.monotonic()
     followed.log(range(1, 100_001))  # more than the queue and the pipe between the two take
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60  # who waited would wait for ever
     outcome = followed.end(0.5)
     assert outcome["dropped"] > 90_000
     assert outcome["sent"] + outcome["dropped"] == 100_002
