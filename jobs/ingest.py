@@ -17,6 +17,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.command_line import job_parser, refused
 from pipeline.ingest import domain_yaml, findings, read, recognise
 from pipeline.paths import data_root
 from pipeline.sources.options import checked_name
@@ -29,8 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check(options)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
+        return refused(error)
     return 0
 
 
@@ -62,12 +62,7 @@ def name_of(path: Path) -> str:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="jobs/ingest.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = job_parser("jobs/ingest.py", __doc__)
     parser.add_argument(
         "--check", type=Path, nargs="+", required=True, metavar="PATH",
         help="a file or folder, then files that belong to it, such as the one with the items",

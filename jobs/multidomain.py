@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.command_line import job_parser, refused
 from pipeline.config import RunConfig, load
 from pipeline.interrupts import Interrupted, interruptible, leave
 
@@ -41,8 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 run(options)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
+        return refused(error)
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr, flush=True)
         leave(interrupted.status)
@@ -90,13 +90,11 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="jobs/multidomain.py",
+    parser = job_parser(
+        "jobs/multidomain.py",
+        __doc__,
         usage="%(prog)s --config FILE [--run-dir DIR] [--plan] [--FIELD ...]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--config",

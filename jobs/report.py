@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.artifacts import write_text
+from pipeline.command_line import job_parser, refused
 from pipeline.paths import project_root, resolve
 
 _COMPARISON = "compare.html"
@@ -30,8 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out = None if options.out is None else resolve(options.out, project_root())
         path = compare_runs(folders, out) if folders[1:] else make_again(folders[0], out)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
+        return refused(error)
     print(f"report: {path}", flush=True)
     return 0
 
@@ -63,12 +63,7 @@ def compare_runs(folders: Sequence[Path], out: Path | None) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="jobs/report.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = job_parser("jobs/report.py", __doc__)
     parser.add_argument(
         "run",
         type=Path,

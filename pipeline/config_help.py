@@ -5,12 +5,10 @@ from __future__ import annotations
 import textwrap
 import typing
 from collections.abc import Iterator
-from typing import Any
-
-from pydantic import BaseModel
 
 from pipeline.config import RunConfig
 from pipeline.config_fields import ConfigField, Section, sections
+from pipeline.config_mistakes import models_in
 from pipeline.domains import DomainConfig
 
 _COLUMNS = 79
@@ -41,16 +39,10 @@ def _domain_sections() -> Iterator[Section]:
     for section in sections(DomainConfig, path=_DOMAIN, description="a domain, in the YAML file"):
         kept = tuple(f for f in section.fields if f.path != f"{_DOMAIN}.source")
         yield Section(section.path, section.description, kept)
-    for source in _models(annotation):
+    for source in models_in(annotation):
         (name,) = typing.get_args(source.model_fields["format"].annotation)
         about = f"a source with format: {name}"
         yield from sections(source, path=f"{_DOMAIN}.source", description=about)
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in typing.get_args(annotation) for model in _models(part)]
 
 
 def _section(section: Section, *, as_options: bool) -> list[str]:

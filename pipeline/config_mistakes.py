@@ -53,7 +53,7 @@ def _model_at(
     current: Any = model
     path: list[str | int] = []
     for part in location:
-        members = _models_in(current)
+        members = models_in(current)
         tagged = [m for m in members if part in _tags(m)]
         if len(members) > 1 and tagged:
             current = tagged[0]
@@ -63,14 +63,15 @@ def _model_at(
             continue
         fields = members[0].model_fields
         current = fields[part].annotation if part in fields else None
-    members = _models_in(current)
+    members = models_in(current)
     return (members[0] if members else None), path
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    parts = typing.get_args(annotation)  # of a union, a tuple, an Optional ...
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that an annotation names, in order: of a union, a tuple, an Optional."""
+    parts = typing.get_args(annotation)
     if parts or not isinstance(annotation, type):
-        return [model for part in parts for model in _models_in(part)]
+        return [model for part in parts for model in models_in(part)]
     return [annotation] if issubclass(annotation, BaseModel) else []
 
 

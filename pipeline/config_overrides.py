@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from pipeline.config_fields import ConfigField, sections
 from pipeline.config_mistakes import did_you_mean
-from pipeline.strict_yaml import load_scalar
+from pipeline.strict_yaml import load_value
 
 
 def with_overrides(
@@ -73,7 +73,7 @@ def _scalar(value: str, *, text: bool) -> Any:
     if text:
         return value
     try:
-        return load_scalar(value)
+        return load_value(value)
     except yaml.YAMLError:
         return value  # and the config says what it expected instead
 

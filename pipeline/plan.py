@@ -101,9 +101,11 @@ def _base_sha256(llm: ItemLLMConfig) -> str:
 
 
 def _planned(store: RunStore, stage: Stage) -> PlannedStage:
-    output = _output(store, stage)
-    facts = {} if output is None else read_json(output / MANIFEST)["recipe"].get("made", {})
-    return PlannedStage(stage, store.state(stage.name, stage.key), facts)
+    state, facts = store.state(stage.name, stage.key), {}
+    if state == "done":
+        manifest = read_json(store.folder(stage.name, stage.key) / MANIFEST)
+        facts = manifest["recipe"].get("made", {})
+    return PlannedStage(stage, state, facts)
 
 
 def _output(store: RunStore, stage: Stage) -> Path | None:

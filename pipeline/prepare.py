@@ -17,13 +17,13 @@ from pipeline.config import RunConfig
 from pipeline.corpus import Corpus, build_corpus, shared_users
 from pipeline.domains import Domain, build_domain
 from pipeline.sources.registry import source_fingerprint
-from pipeline.sources.simulated import SimulatedConfig, has_oracle, simulated_oracle
+from pipeline.sources.simulated import has_oracle, simulated_oracle
 from pipeline.stages import StageContext
 
 CORPUS = "corpus"
 DATA = "data.json"
 ORACLE = "oracle"
-_QUARANTINE = "quarantine"
+QUARANTINE = "quarantine"
 
 
 def source_fingerprints(config: RunConfig, data_root: Path) -> list[str]:
@@ -45,9 +45,9 @@ def make_corpus(config: RunConfig, data_root: Path, context: StageContext) -> di
     for number, domain in enumerate(config.domains):
         context.progress.update(number, len(config.domains), "domains", domain.name)
         domains.append(
-            build_domain(domain, data_root, context.output / _QUARANTINE, seed=config.seed)
+            build_domain(domain, data_root, context.output / QUARANTINE, seed=config.seed)
         )
-        if isinstance(domain.source, SimulatedConfig) and has_oracle(domain.source):
+        if has_oracle(domain.source):
             (context.output / ORACLE).mkdir(exist_ok=True)
             oracle = simulated_oracle(domain.source)
             oracle.save(context.output / ORACLE / f"{domain.name}.npz")

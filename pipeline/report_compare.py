@@ -9,9 +9,9 @@ from typing import Any
 from pipeline.config_differences import ABSENT, FieldDifference, differing_fields
 from pipeline.model_names import JOINT, ORACLE, in_order, label
 from pipeline.report import page
-from pipeline.report_differences import Difference, verdict
+from pipeline.report_differences import Difference, plot_limit, verdict
 from pipeline.report_formats import Figure, listed, pointer
-from pipeline.report_results import GROUP_TITLES, Span
+from pipeline.report_results import GROUP_TITLES, Interval, span
 from pipeline.results import COMPARED_BY
 from pipeline.run_comparison import Run, RunComparison, RunDifference
 
@@ -118,10 +118,7 @@ def _pair(number: int, comparison: RunComparison) -> ComparedPair:
     rows = [row for row in comparison.rows if row.model != ORACLE]
     models = in_order({row.model for row in rows})
     same = [m for m in models if all(row.first == row.other for row in rows if row.model == m)]
-    widest = max(
-        (abs(bound) for row in rows if row.interval for bound in _bounds(row)), default=0.0
-    )
-    limit = 1.04 * widest or 1.0
+    limit = plot_limit(_bounds(row) for row in rows if row.interval)
     return ComparedPair(
         name=comparison.other.name,
         unpaired=comparison.unpaired,
@@ -143,11 +140,8 @@ def _row(number: int, row: RunDifference, limit: float) -> ComparedRow:
     difference = None
     if row.interval:
         low, high = (Figure(bound, "", "signed") for bound in _bounds(row))
-        at, low_at, high_at = (
-            round(50 + 50 * figure.value / limit, 3) for figure in (found, low, high)
-        )
-        span = Span(found, low, high, at, low_at, high_at)
-        difference = Difference(title, "", span, _verdict(row), row.is_group)
+        places = span(Interval(found, low, high), -limit, limit)
+        difference = Difference(title, "", places, _verdict(row), row.is_group)
     return ComparedRow(
         first=Figure(row.first, pointer(0, *where, row.model, COMPARED_BY)),
         other=Figure(row.other, pointer(number, *where, row.model, COMPARED_BY)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,12 +69,16 @@ def verdict(bounds: Sequence[float]) -> str:
     return "gain" if low > 0 else "loss" if high < 0 else "level"
 
 
+def plot_limit(bounds: Iterable[Sequence[float]]) -> float:
+    """Where a plot around 0 ends on both sides, so that all these intervals fit."""
+    return 1.04 * max((abs(bound) for pair in bounds for bound in pair), default=0.0) or 1.0
+
+
 def _differences(
     metrics: Metrics, rows: Sequence[tuple[str, str, tuple[str, ...], bool]]
 ) -> list[Difference]:
     found = [at(metrics, where) for _, _, where, _ in rows]
-    widest = max((abs(bound) for delta in found for bound in delta["ci95"]), default=0.0)
-    limit = 1.04 * widest or 1.0
+    limit = plot_limit(delta["ci95"] for delta in found)
     return [
         Difference(
             title,

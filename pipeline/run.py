@@ -14,6 +14,7 @@ from pipeline.config import RunConfig
 from pipeline.paths import data_root, project_root, resolve
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, RecipeBuilder
+from pipeline.report_files import METRICS, REPORT
 from pipeline.run_card import run_card
 from pipeline.run_details import details, gather
 from pipeline.stages import Runner, StageResult, in_order
@@ -34,12 +35,12 @@ class RunFolder:
     @property
     def report(self) -> Path:
         """The page that people open."""
-        return self.path / "report.html"
+        return self.path / REPORT
 
     @property
     def metrics(self) -> Path:
         """The figures: equal bytes for equal inputs."""
-        return self.path / "metrics.json"
+        return self.path / METRICS
 
 
 @dataclass(frozen=True)

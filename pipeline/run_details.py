@@ -13,7 +13,7 @@ from pipeline.corpus import Corpus
 from pipeline.examples import load_examples, show
 from pipeline.item_vectors import ADAPTER_RESULT
 from pipeline.neighbours import NEIGHBOURS
-from pipeline.prepare import CORPUS, DATA
+from pipeline.prepare import CORPUS, DATA, QUARANTINE
 from pipeline.ranking import METRICS
 from pipeline.recipe import Recipe
 from pipeline.report_files import RunFiles
@@ -22,7 +22,6 @@ from pipeline.snapshots import read_encoder
 from pipeline.stages import StageResult
 from pipeline.user_models import CURVE
 
-_QUARANTINE = "quarantine"
 _REFUSED_ROWS = 5  # of each domain, in data.json
 _ROW_CHARS = 200
 
@@ -35,7 +34,7 @@ def gather(recipe: Recipe, stages: Mapping[str, StageResult], card: Mapping[str,
     data["split"] = card["config"]["split"]
     for name, domain in data["domains"].items():
         domain["size_group"] = metrics["domains"][name]["size_group"]
-        domain["first_refused"] = first_refused(corpus / _QUARANTINE / f"{name}.jsonl")
+        domain["first_refused"] = first_refused(corpus / QUARANTINE / f"{name}.jsonl")
     examples = {
         "users": _example_users(recipe, stages, metrics),
         "neighbours": _neighbours(recipe, stages),

@@ -67,8 +67,7 @@ def load_mapping(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"--config {path}: there is no such file; configs/ holds examples")
     try:
-        # _StrictLoader is a SafeLoader: it makes plain data and nothing else.
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506
+        content = load_value(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {_one_line(error)}") from error
     if not isinstance(content, dict):
@@ -78,12 +77,13 @@ def load_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_scalar(text: str) -> Any:
-    """One value as it would be read in a file: 1e-4 is a number, `true` a truth value.
+def load_value(text: str) -> Any:
+    """What a text of YAML holds, read strictly: 1e-4 is a number, `true` a truth value.
 
     Raises:
         yaml.YAMLError: it is not YAML.
     """
+    # _StrictLoader is a SafeLoader: it makes plain data and nothing else.
     return yaml.load(text, Loader=_StrictLoader)  # noqa: S506
 
 

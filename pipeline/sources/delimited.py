@@ -59,27 +59,32 @@ def delimited_pieces(
         ValueError: a column is absent, the file is empty, or it is damaged as a whole.
     """
     blocks = read_blocks(file, encoding=layout.encoding, block_bytes=block_bytes)
-    header, opened = layout.header, None
+    split = None if layout.header is None else _split_of(file, columns, layout, layout.header)
+    opened: Block | None = None
     for block in blocks:
         block = (
             block if opened is None else Block(file, opened.first_line, opened.data + block.data)
         )
         opened = None
-        if header is None:
+        if split is None:
             names, block = _header(block, layout)
-            header = tuple(names)
-        split = _Split(layout, len(header), column_places(file, columns, header))
+            split = _split_of(file, columns, layout, names)
         if layout.quoted and b'"' in block.data:
             quoted = split.quoted_fast(block)
-            opened = None if quoted is not None else _open_record(block, len(header))
+            opened = None if quoted is not None else _open_record(block, split.width)
             yield Piece(quoted, partial(split.quoted_slow, block, more_follow=True))
         else:
             yield Piece(split.plain_fast(block), partial(split.plain_slow, block))
-    if header is None:
+    if split is None:
         raise ValueError(f"{file} is empty: expected a header line with the columns' names")
     if opened is not None:
-        split = _Split(layout, len(header), column_places(file, columns, header))
         yield Piece(None, partial(split.quoted_slow, opened, more_follow=False))
+
+
+def _split_of(
+    file: Path, columns: Mapping[str, str], layout: Layout, header: Sequence[str]
+) -> _Split:
+    return _Split(layout, len(header), column_places(file, columns, header))
 
 
 def column_places(file: Path, columns: Mapping[str, str], present: Sequence[str]) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -22,6 +23,12 @@ def checked_name(value: str, what: str) -> str:
         f"{what} {value!r} cannot be used: give 1 to 64 characters of a-z, 0-9, `_` and `-` that "
         "start with a letter or a digit, for example `video-games`"
     )
+
+
+MinRating = Annotated[
+    float | None,
+    Field(description="leave out interactions rated lower than this; null: keep all"),
+]
 
 
 class SourceOptions(BaseModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import polars as pl
 from pydantic import Field, field_validator, model_validator
@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.sources.options import SourceOptions, checked_name
 from pipeline.sources.oracle import Oracle
 from pipeline.sources.people import FEWEST_PURCHASES, Buyers
+from pipeline.sources.pieces import PART_ROWS
 from pipeline.sources.purchases import Purchases, simulate
 from pipeline.sources.shop import make_shop
 from pipeline.sources.tables import Part, RawTables
@@ -25,7 +26,6 @@ from pipeline.sources.values import item_values
 # Part of every simulated source's fingerprint: raise it when the same config gives other data.
 GENERATOR_VERSION = 2
 
-PART_ROWS = 250_000
 # The oracle keeps every purchase and looks at every item for every buyer: what is bearable.
 _ORACLE_PURCHASES, _ORACLE_SCORES = 5e6, 2e9
 
@@ -164,7 +164,7 @@ def _item_parts(config: SimulatedConfig, part_rows: int) -> Iterator[Part]:
         yield Part(numbers.to_frame().select(_item_id(config), texts), last - first)
 
 
-def has_oracle(source: SourceOptions) -> bool:
+def has_oracle(source: SourceOptions) -> TypeGuard[SimulatedConfig]:
     """Whether a source's truth is known, and small enough to rank by.
 
     The law is known at any size, but ranking by it keeps every purchase in memory and takes

@@ -19,7 +19,7 @@ from pipeline.paths import resolve
 from pipeline.sources.events import event_parts, item_parts, rating_column, text_columns
 from pipeline.sources.format import Format, Guess, Sight
 from pipeline.sources.json_lines import first_objects, json_pieces
-from pipeline.sources.options import SourceOptions, existing_file
+from pipeline.sources.options import MinRating, SourceOptions, existing_file
 from pipeline.sources.tables import RawTables
 from pipeline.sources.times import TimeUnit
 
@@ -67,9 +67,7 @@ class AmazonReviewsConfig(SourceOptions):
     metadata: str | None = Field(
         None, description="file of items, an object a line (.gz too); null: no texts"
     )
-    min_rating: float | None = Field(
-        None, description="leave out reviews rated lower than this; null: keep all"
-    )
+    min_rating: MinRating = None
 
     def files(self, data_root: Path) -> tuple[Path, ...]:
         """The reviews and, if there is one, the metadata, absolute."""

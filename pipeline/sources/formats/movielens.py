@@ -15,7 +15,7 @@ from pipeline.paths import resolve
 from pipeline.sources.delimited import CSV, Layout, delimited_pieces
 from pipeline.sources.events import event_parts, item_parts, rating_column, text_columns
 from pipeline.sources.format import Format, Guess, Sight
-from pipeline.sources.options import SourceOptions, existing_file
+from pipeline.sources.options import MinRating, SourceOptions, existing_file
 from pipeline.sources.tables import RawTables
 
 Kind = Literal["dat", "csv"]
@@ -35,9 +35,7 @@ class MovieLensConfig(SourceOptions):
         "absolute, or relative to the data root (HYDRAREC_DATA)"
     )
     files_are: Kind = Field("dat", description="the files' ending: dat or csv")
-    min_rating: float | None = Field(
-        None, description="leave out ratings lower than this; null: keep all"
-    )
+    min_rating: MinRating = None
 
     def files(self, data_root: Path) -> tuple[Path, ...]:
         """The ratings and the movies, absolute."""

@@ -17,7 +17,7 @@ from pipeline.sources.blocks import first_lines
 from pipeline.sources.delimited import TSV, delimited_pieces
 from pipeline.sources.events import event_parts, item_parts, rating_column, text_columns
 from pipeline.sources.format import Format, Guess, Sight
-from pipeline.sources.options import SourceOptions, existing_file
+from pipeline.sources.options import MinRating, SourceOptions, existing_file
 from pipeline.sources.tables import Part, RawTables
 from pipeline.sources.times import TimeUnit
 
@@ -39,9 +39,7 @@ class RecBoleConfig(SourceOptions):
     text: tuple[str, ...] | None = Field(
         None, description="fields of NAME.item that make an item's text; null: all token_seq fields"
     )
-    min_rating: float | None = Field(
-        None, description="leave out interactions rated lower than this; null: keep all"
-    )
+    min_rating: MinRating = None
 
     def files(self, data_root: Path) -> tuple[Path, ...]:
         """NAME.inter and, if it is there, NAME.item, absolute."""
@@ -65,7 +63,7 @@ def read_recbole(config: RecBoleConfig, data_root: Path) -> RawTables:
     if config.timestamp is not None:
         wanted["timestamp"] = config.timestamp
     wanted |= rating_column(config.rating, config.min_rating)
-    events = delimited_pieces(files[0], _typed(files[0], wanted), TSV)
+    events = delimited_pieces(files[0], _typed(fields_of(files[0]), wanted), TSV)
     unit: TimeUnit | None = None if config.timestamp is None else "s"
     return RawTables(
         order="sequence" if unit is None else "time",
@@ -78,9 +76,8 @@ def _items(file: Path, config: RecBoleConfig) -> Iterator[Part]:
     types = fields_of(file)
     chosen = config.text or tuple(name for name, kind in types.items() if kind == "token_seq")
     texts = text_columns(chosen)
-    return item_parts(
-        delimited_pieces(file, _typed(file, {"item_id": config.item} | texts), TSV), list(texts)
-    )
+    wanted = _typed(types, {"item_id": config.item} | texts)
+    return item_parts(delimited_pieces(file, wanted, TSV), list(texts))
 
 
 def fields_of(file: Path) -> dict[str, str]:
@@ -98,9 +95,8 @@ def fields_of(file: Path) -> dict[str, str]:
     return {name: kind for name, _, kind in parts}
 
 
-def _typed(file: Path, wanted: dict[str, str]) -> dict[str, str]:
+def _typed(types: dict[str, str], wanted: dict[str, str]) -> dict[str, str]:
     """The wanted fields by their names in the header, with types; absent ones as they are."""
-    types = fields_of(file)
     return {new: f"{name}:{types[name]}" if name in types else name for new, name in wanted.items()}
 
 

@@ -16,7 +16,7 @@ from pipeline.sources.column_map import ColumnMap, guessed_events, guessed_items
 from pipeline.sources.columns import column_names, read_columns, table_kind
 from pipeline.sources.events import event_parts, item_parts, text_columns
 from pipeline.sources.format import Format, Guess, Sight
-from pipeline.sources.options import SourceOptions, existing_file
+from pipeline.sources.options import MinRating, SourceOptions, existing_file
 from pipeline.sources.tables import RawTables
 
 
@@ -34,9 +34,7 @@ class TableConfig(SourceOptions):
     columns: ColumnMap = Field(
         default_factory=lambda: ColumnMap.model_validate({}), description="which column is what"
     )
-    min_rating: float | None = Field(
-        None, description="leave out interactions rated lower than this; null: keep all"
-    )
+    min_rating: MinRating = None
 
     @field_validator("interactions", "items")
     @classmethod
