@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""Tell what a file or folder of data is, what is in it, and the YAML that uses it.
+"""Tell what a file or folder of data is, what is in it, and the YAML for it.
 
     python jobs/ingest.py --check ratings/ml-1m
     python jobs/ingest.py --check Desks.json.gz meta_Desks.json.gz --name desks
 
-Everything is read, so that what would be refused in a run is told here. It is held in memory.
+Everything is read, so that what would be refused in a run is told here. It is
+held in memory.
 """
 
 from __future__ import annotations
@@ -68,7 +69,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="a file or folder, then files that belong to it, such as the one with the items",
     )  # fmt: skip
     parser.add_argument("--name", help="the domain's name (default: from the path)")
-    parser.add_argument("--format", choices=sorted(FORMATS), help="the format (default: found out)")
+    parser.add_argument(
+        "--format",
+        choices=sorted(FORMATS),
+        metavar="NAME",
+        help=f"the format (default: found out): {', '.join(sorted(FORMATS))}",
+    )
     parser.add_argument("--out", type=Path, help="write a run's config to this file too")
     return parser.parse_args(arguments)
 
