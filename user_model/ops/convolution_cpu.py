@@ -19,6 +19,7 @@ from user_model.ops.convolution_cpu_kernels import (
 )
 from user_model.ops.cpu_memory import ZERO, address, allocate, padded, rows, unit_stride, units_of
 from user_model.ops.cpu_rows import BLOCK
+from user_model.ops.result_memory import results
 from user_model.ops.threads import spread
 
 
@@ -49,7 +50,7 @@ def conv_cpu(
 def _conv(
     x: Tensor, taps: Tensor, bias: Tensor, cu_seqlens: Tensor, tails: Tensor | None, silu: bool
 ) -> Tensor:
-    y, units = x.new_empty(tuple(x.shape)), units_of(cu_seqlens)
+    y, units = results.empty(x.shape, x), units_of(cu_seqlens)
 
     def run(first: int, last: int) -> None:
         conv, _memory = _describe(x, taps, bias, cu_seqlens, units, tails, silu)
@@ -78,7 +79,7 @@ def _conv_backward(
 ) -> list[Tensor]:
     """Return the gradients of x, taps, bias and tails."""
     units = units_of(cu_seqlens)
-    dx = x.new_empty(tuple(x.shape))
+    dx = results.empty(x.shape, x)
     dtails = x.new_empty((0,) if tails is None else tuple(tails.shape))
     tap_sums = taps.new_zeros((len(units) - 1, *taps.shape))
     bias_sums = bias.new_zeros((len(units) - 1, *bias.shape))

@@ -24,6 +24,7 @@ from user_model.ops.cpu_memory import (
     unit_stride,
 )
 from user_model.ops.cpu_rows import SLACK
+from user_model.ops.result_memory import results
 from user_model.ops.threads import spread
 
 # Sums over tokens are made part by part, whatever the number of threads.
@@ -60,7 +61,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
 @torch.library.custom_op("hydrarec::swiglu_cpu", mutates_args=())
 def _swiglu(gate_up: Tensor) -> Tensor:
     T, width = gate_up.shape[0], gate_up.shape[1] // 2
-    out = gate_up.new_empty((T, width))
+    out = results.empty((T, width), gate_up)
 
     def run(part: int, first: int, last: int) -> None:
         memory = _memory(gate_up, 2 * SLACK)
@@ -81,7 +82,7 @@ def _(gate_up: Tensor) -> Tensor:
 @torch.library.custom_op("hydrarec::swiglu_cpu_backward", mutates_args=())
 def _swiglu_backward(dout: Tensor, gate_up: Tensor) -> Tensor:
     T, width = dout.shape
-    din = dout.new_empty((T, 2 * width))
+    din = results.empty((T, 2 * width), dout)
 
     def run(part: int, first: int, last: int) -> None:
         memory = _memory(gate_up, 3 * SLACK)
@@ -114,7 +115,7 @@ def gated_norm(y_THP: Tensor, gate_THP: Tensor, weight_HP: Tensor, eps: float) -
 @torch.library.custom_op("hydrarec::gated_norm_cpu", mutates_args=())
 def _gated_norm(y: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
     T, H, P = y.shape
-    out = y.new_empty((T, H, P))
+    out = results.empty((T, H, P), y)
 
     def run(part: int, first: int, last: int) -> None:
         memory = _memory(y, 3 * weight.shape[1])
@@ -137,7 +138,7 @@ def _gated_norm_backward(
     dout: Tensor, y: Tensor, gate: Tensor, weight: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     T, H, P = y.shape
-    dy, dgate = y.new_empty((T, H, P)), y.new_empty((T, H, P))
+    dy, dgate = results.empty((T, H, P), y), results.empty((T, H, P), y)
     sums = weight.new_zeros((_n_parts(T), *weight.shape))
 
     def run(part: int, first: int, last: int) -> None:
@@ -203,7 +204,7 @@ def _turns(positions: Tensor, listed: bool, like: Tensor) -> tuple[Tensor, Tenso
 @torch.library.custom_op("hydrarec::rope_product_cpu", mutates_args=())
 def _rope_product(y: Tensor, z: Tensor, positions: Tensor, listed: bool) -> Tensor:
     T, H, P = y.shape
-    out = y.new_empty((T, H, P))
+    out = results.empty((T, H, P), y)
     turns, place = _turns(positions, listed, y)
 
     def run(part: int, first: int, last: int) -> None:
@@ -227,7 +228,7 @@ def _rope_product_backward(
     dout: Tensor, y: Tensor, z: Tensor, positions: Tensor, listed: bool
 ) -> tuple[Tensor, Tensor]:
     T, H, P = y.shape
-    dy, dz = y.new_empty((T, H, P)), y.new_empty((T, H, P))
+    dy, dz = results.empty((T, H, P), y), results.empty((T, H, P), y)
     turns, place = _turns(positions, listed, y)
 
     def run(part: int, first: int, last: int) -> None:

@@ -32,6 +32,7 @@ from user_model.ops.cpu_memory import (
     units_of,
 )  # fmt: skip
 from user_model.ops.cpu_rows import BLOCK
+from user_model.ops.result_memory import results
 from user_model.ops.scan_cpu_backward import backward
 from user_model.ops.scan_cpu_block import Block, Problem, Work, block_sizes, work_sizes
 from user_model.ops.scan_cpu_forward import forward
@@ -40,8 +41,9 @@ from user_model.ops.threads import spread
 
 logger = logging.getLogger(__name__)
 
-# Blocks of a sequence that the backward remembers from its first sweep to its second: 2,048 tokens.
-SLOTS = 64
+# Blocks of a sequence that the backward remembers from its first sweep to its second: 4,096 tokens,
+# some 3 MB a thread at P = N = 32.
+SLOTS = 128
 
 
 def scan_cpu(
@@ -139,7 +141,8 @@ def _scan(
         x, selected, dt, A, B, C, D, z, cu_seqlens, dt_bias, initial, offset, taps, bias, tails,
         activate,
     )  # fmt: skip
-    y, final, kept = _outputs(x, call.problem.state, cu_seqlens, want_final, keep)
+    y, kept = results.empty(x.shape, x), results.empty(x.shape if keep else (0,), x)
+    final = x.new_empty(_final_shape(x, call.problem.state, cu_seqlens, want_final))
     ends = (rows(y), rows(kept if keep else None), address(final if want_final else None))
 
     _say_once(str(x.dtype))
@@ -161,13 +164,8 @@ def _say_once(dtype: str) -> None:
     )
 
 
-def _outputs(
-    x: Tensor, N: int, cu_seqlens: Tensor, want_final: bool, keep: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    T, H, P = x.shape
-    final = (cu_seqlens.shape[0] - 1, H, N, P) if want_final else (0,)
-    kept = x.new_empty((T, H, P) if keep else (0,))
-    return x.new_empty((T, H, P)), x.new_empty(final), kept
+def _final_shape(x: Tensor, N: int, cu_seqlens: Tensor, want_final: bool) -> tuple[int, ...]:
+    return (cu_seqlens.shape[0] - 1, x.shape[1], N, x.shape[2]) if want_final else (0,)
 
 
 @_scan.register_fake
@@ -177,7 +175,8 @@ def _(
     initial: Tensor | None, offset: Tensor | None, taps: Tensor | None, bias: Tensor | None,
     tails: Tensor | None, want_final: bool, keep: bool, activate: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return _outputs(x, _state_width(selected, B), cu_seqlens, want_final, keep)
+    final = _final_shape(x, _state_width(selected, B), cu_seqlens, want_final)
+    return x.new_empty(x.shape), x.new_empty(final), x.new_empty(x.shape if keep else (0,))
 
 
 def _state_width(selected: Tensor | None, B: Tensor | None) -> int:
@@ -209,12 +208,17 @@ def _scan_backward(
     tails: Tensor | None,
     activate: bool,
 ) -> list[Tensor]:
-    """Return the gradients of the inputs from x to tails, but for cu_seqlens and offset."""
+    """Return the gradients of the inputs from x to tails, but for cu_seqlens and offset.
+
+    An absent input's has no elements. Dense inputs keep their strides: the projection that made
+    `selected` wants them back so.
+    """
     call = _Call.of(
         x, selected, dt, A, B, C, D, z, cu_seqlens, dt_bias, initial, offset, taps, bias, tails,
         activate,
     )  # fmt: skip
-    out = _like(x, selected, dt, A, B, C, D, z, dt_bias, initial, taps, bias, tails)
+    inputs = (x, selected, dt, A, B, C, D, z, dt_bias, initial, taps, bias, tails)
+    out = [x.new_empty((0,)) if value is None else results.empty_like(value) for value in inputs]
     dx, dselected, ddt, dA, dB, dC, dD, dz, ddt_bias, dinitial, dtaps, dbias, dtails = out
     if selected is not None:
         dB, dC, ddt = _parts(dselected)
@@ -249,16 +253,6 @@ def _scan_backward(
     return out
 
 
-def _like(x: Tensor, *others: Tensor | None) -> list[Tensor]:
-    """Return memory for the gradients of all inputs; one of no elements for an absent input.
-
-    Dense inputs keep their strides: the projection that made `selected` wants them back so.
-    """
-    return [
-        x.new_empty((0,)) if value is None else torch.empty_like(value) for value in (x, *others)
-    ]
-
-
 def _parts(selected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the views B, C [T, H, N] and dt [T, H] of [T, H, 2N + 1]."""
     N = selected.shape[2] // 2
@@ -273,7 +267,8 @@ def _(
     cu_seqlens: Tensor, dt_bias: Tensor | None, initial: Tensor | None, offset: Tensor | None,
     taps: Tensor | None, bias: Tensor | None, tails: Tensor | None, activate: bool,
 ) -> list[Tensor]:  # fmt: skip
-    return _like(x, selected, dt, A, B, C, D, z, dt_bias, initial, taps, bias, tails)
+    inputs = (x, selected, dt, A, B, C, D, z, dt_bias, initial, taps, bias, tails)
+    return [x.new_empty((0,)) if value is None else torch.empty_like(value) for value in inputs]
 
 
 _CU_SEQLENS, _OFFSET, _TENSORS = 8, 11, 15
