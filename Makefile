@@ -18,7 +18,7 @@ help:
 	@printf '%s\n' 'make install    .venv with all that demo and tests need' \
 	  'make demo       submit configs/demo.yaml to a Ray of its own; print the table and the report' \
 	  'make test       the whole CPU test suite' 'make test-slow  the expensive tests too' \
-	  'make peers      .venv-peers with mamba-ssm, for comparisons' \
+	  'make peers      .venv-peers with mamba-ssm, .venv-recbole with RecBole, for comparisons' \
 	  'make check      format, lint, types, import contract' 'make format     format the code' \
 	  'make clean      remove caches (runs/ and .venv stay)'
 
@@ -43,9 +43,9 @@ clean:
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find $(PACKAGES) benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
 
-.venv/bin/python:
+.venv/bin/python .venv-peers/bin/python .venv-recbole/bin/python:
 	@test -n '$(PYTHON)' || { echo 'hydrarec needs Python 3.11 or 3.12, and none was found; run: make PYTHON=/path/to/python3.12'; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(@:/bin/python=)
 .venv/.installed: pyproject.toml | .venv/bin/python
 	@echo 'installing into .venv (minutes, once) ...'
 	$(PIP) -e '.[test]'
@@ -64,10 +64,7 @@ PEERS_PIP := $(PEERS) -m pip install --quiet --disable-pip-version-check
 # torch references are what is compared. --no-deps: the rest of what it names is for its models.
 MAMBA := mamba-ssm==2.3.1
 
-peers: .venv-peers/.installed
-.venv-peers/bin/python:
-	@test -n '$(PYTHON)' || { echo 'hydrarec needs Python 3.11 or 3.12, and none was found; run: make PYTHON=/path/to/python3.12'; exit 1; }
-	$(PYTHON) -m venv .venv-peers
+peers: .venv-peers/.installed .venv-recbole/.installed
 .venv-peers/.installed: | .venv-peers/bin/python
 	@echo 'installing torch, transformers and $(MAMBA) into .venv-peers (minutes, once) ...'
 	$(PEERS_PIP) torch==2.13.0 triton==3.7.1 numpy==2.4.6 transformers==5.23.0 einops==0.8.1 \
@@ -75,4 +72,17 @@ peers: .venv-peers/.installed
 	MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
 	  $(PEERS_PIP) --no-deps --no-build-isolation $(MAMBA)
 	@$(PEERS) -c 'import importlib.metadata as m; print(*(f"{p} {m.version(p)}" for p in ("torch", "transformers", "mamba-ssm")))'
+	@touch $@
+
+# RecBole reads names that numpy 2 and pandas 3 took away, and names a Ray of 2023, which it imports
+# only to search for hyperparameters: --no-deps, and by name what loading data imports.
+RECBOLE := recbole==1.2.1
+RECBOLE_PIP := .venv-recbole/bin/python -m pip install --quiet --disable-pip-version-check
+
+.venv-recbole/.installed: | .venv-recbole/bin/python
+	@echo 'installing torch and $(RECBOLE) into .venv-recbole (minutes, once) ...'
+	$(RECBOLE_PIP) torch==2.13.0 numpy==1.26.4 pandas==2.3.3 scipy==1.17.1 scikit-learn==1.9.1 \
+	  PyYAML tqdm psutil tensorboard colorlog colorama texttable
+	$(RECBOLE_PIP) --no-deps $(RECBOLE)
+	@.venv-recbole/bin/python -c 'import importlib.metadata as m, recbole.data; print(*(f"{p} {m.version(p)}" for p in ("torch", "numpy", "pandas", "recbole")))'
 	@touch $@

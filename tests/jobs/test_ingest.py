@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ from jobs.ingest import main
 from pipeline.config import load
 from pipeline.paths import data_root
 from pipeline.sources.registry import read_source
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def check(capsys, *arguments):
@@ -84,3 +87,23 @@ def test_real_data_and_then_by_the_yaml_that_was_printed(
     assert not Path(domain.source.path).is_absolute()
     read = read_source(domain.source, data_root()).whole()
     assert f"{read.interactions.height:,}" == interactions
+
+
+def test_recboles_own_sample_and_then_by_the_yaml_that_was_printed(capsys, tmp_path):
+    samples = sorted(ROOT.glob(".venv-recbole/lib/*/site-packages/recbole/dataset_example"))
+    if not samples:
+        pytest.skip("RecBole's sample is not there: run make peers")
+    folder = samples[0] / "ml-100k"
+    file = tmp_path / "run.yaml"
+    status, out, _ = check(capsys, folder, "--out", file)
+    assert status == 0
+    assert "users          943\n" in out
+    assert "interactions   100,000\n" in out
+    assert "texts          1,682 of 1,682 items that somebody had have one\n" in out
+    (domain,) = load(file).domains
+    read = read_source(domain.source, data_root()).whole()
+    lines = (folder / "ml-100k.inter").read_text().splitlines()[1:]
+    fields = (line.split("\t") for line in lines)
+    expected = Counter((user, item, int(time)) for user, item, _, time in fields)
+    assert Counter(read.interactions.iter_rows()) == expected
+    assert (read.order, read.rejected) == ("time", ())
