@@ -1,13 +1,14 @@
 """Fields of a file that holds an object a line: JSON, or a Python dict as some public dumps do.
 
 There is one strict way: polars' reader turns what is not Unicode into other characters in
-silence. Nothing is ever evaluated.
+silence. A Python dict is rewritten as JSON token by token: nothing is ever evaluated, Python's
+parser never sees it, and the JSON decoder bounds how deep objects may nest.
 """
 
 from __future__ import annotations
 
-import ast
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,14 @@ from pipeline.sources.tables import RejectedRow
 Decode = Callable[[str], Any]
 
 _NOT_AN_OBJECT = "is not a JSON object of texts and numbers"
-# The parser's memory grows with the line; the longest line of the public dumps is far shorter.
-_LONGEST_LITERAL = 1 << 20
+# A string of a Python literal, closed or up to the line's end; or a word unlike JSON's.
+# Possessive, so that no line takes more than linear time.
+_TOKEN = re.compile(
+    r"""u?'((?:[^'\\]|\\.)*+)(?:'|\\?\Z)|u?"((?:[^"\\]|\\.)*+)(?:"|\\?\Z)|\b(?:True|False|None)\b"""
+)
+_WORDS = {"True": "true", "False": "false", "None": "null"}
+# What a string's inside must escape in JSON or escapes otherwise in Python.
+_ESCAPE = re.compile(r"""\\x([0-9a-fA-F]{2})|\\U([0-9a-fA-F]{8})|\\(.)|(")""")
 
 
 def json_pieces(
@@ -51,17 +58,14 @@ def json_decoder() -> Decode:
 
 
 def object_decoder() -> Decode:
-    """Decodes a line of JSON, or of a Python literal such as `{u'user': 'x'}`."""
+    """Decodes a line of JSON, or of a Python dict such as `{u'user': 'x', 'new': True}`."""
     decode = json_decoder()
-
-    def decode_either(text: str) -> Any:
-        return _literal(text) if text.lstrip()[1:3] in ("u'", 'u"') else decode(text)
 
     def decode_any(text: str) -> Any:
         try:
-            return decode_either(text)
+            return decode(text)
         except ValueError:
-            return _literal(text)
+            return decode(_TOKEN.sub(_token_as_json, text))
 
     return decode_any
 
@@ -83,18 +87,23 @@ def first_objects(file: Path, count: int = 5) -> list[dict[str, Any]]:
     return found
 
 
-def _literal(text: str) -> Any:
-    """The value of a Python literal.
+def _token_as_json(token: re.Match[str]) -> str:
+    text = token[1] if token[1] is not None else token[2]
+    if text is None:
+        return _WORDS[token[0]]
+    return f'"{_ESCAPE.sub(_escape_as_json, text)}"'
 
-    Raises:
-        ValueError: it is none, or too long to be parsed safely.
-    """
-    if len(text) > _LONGEST_LITERAL:
-        raise ValueError("too long")
-    try:
-        return ast.literal_eval(text.strip())
-    except (SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise ValueError("no literal") from error
+
+def _escape_as_json(escape: re.Match[str]) -> str:
+    byte, wide, other, quote = escape.groups()
+    if byte is not None:
+        return f"\\u00{byte}"
+    if wide is not None:
+        return json.dumps(chr(int(wide, 16)))[1:-1]  # ValueError beyond Unicode
+    if quote is not None or other == '"':
+        return '\\"'
+    # An escape that JSON does not know either is the decoder's to refuse.
+    return "'" if other == "'" else f"\\{other}"
 
 
 def _block_columns(block: Block, columns: Mapping[str, str], decode: Decode) -> Columns:
