@@ -1,59 +1,29 @@
 """The `amazon_reviews` format: raw reviews and metadata, one JSON object a line, 2018 or 2023.
 
-2018  reviewerID, asin, overall, unixReviewTime (seconds); metadata asin, title, description
-2023  user_id, parent_asin, rating, timestamp (milliseconds); metadata parent_asin, title, features,
-      description
-
-A file's first lines tell its edition.
+A file's first lines tell its edition; `pipeline.sources.amazon` has the fields of each.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from pipeline.paths import resolve
-from pipeline.sources.events import event_parts, item_parts, rating_column, text_columns
+from pipeline.sources.amazon import (
+    EDITIONS,
+    JSON_ENDINGS,
+    Edition,
+    json_fields,
+    metadata_among,
+    metadata_parts,
+)
+from pipeline.sources.events import event_parts
 from pipeline.sources.format import Format, Guess, Sight
-from pipeline.sources.json_lines import first_objects, json_pieces
+from pipeline.sources.json_lines import json_pieces
 from pipeline.sources.options import MinRating, SourceOptions, existing_file
 from pipeline.sources.tables import RawTables
-from pipeline.sources.times import TimeUnit
-
-_ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
-
-
-@dataclass(frozen=True)
-class _Edition:
-    """How one edition names its fields."""
-
-    year: int
-    user: str
-    item: str
-    time: str
-    unit: TimeUnit
-    rating: str
-    text: tuple[str, ...]
-
-    def is_review(self, fields: set[str]) -> bool:
-        return {self.user, self.item, self.time} <= fields
-
-    def is_metadata(self, fields: set[str]) -> bool:
-        return {self.item, "title"} <= fields and not {self.user, self.time} & fields
-
-
-_EDITIONS = (
-    _Edition(
-        2018, "reviewerID", "asin", "unixReviewTime", "s", "overall", ("title", "description")
-    ),
-    _Edition(
-        2023, "user_id", "parent_asin", "timestamp", "ms", "rating",
-        ("title", "features", "description"),
-    ),
-)  # fmt: skip
 
 
 class AmazonReviewsConfig(SourceOptions):
@@ -88,22 +58,17 @@ def read_amazon_reviews(config: AmazonReviewsConfig, data_root: Path) -> RawTabl
     """
     files = [existing_file(file, config.describe()) for file in config.files(data_root)]
     edition = _edition_of(files[0])
-    events = {"user_id": edition.user, "item_id": edition.item, "timestamp": edition.time}
-    events |= rating_column(edition.rating, config.min_rating)
-    texts = text_columns(edition.text)
-    items = {"item_id": edition.item} | texts
+    reviews = json_pieces(files[0], edition.event_columns(config.min_rating))
     return RawTables(
         order="time",
-        interactions=event_parts(
-            json_pieces(files[0], events), edition.unit, min_rating=config.min_rating
-        ),
-        items=item_parts(json_pieces(files[1], items), list(texts)) if files[1:] else (),
+        interactions=event_parts(reviews, edition.unit, min_rating=config.min_rating),
+        items=metadata_parts(files[1], edition) if files[1:] else (),
     )
 
 
-def _edition_of(file: Path) -> _Edition:
-    fields = _fields(file)
-    for edition in _EDITIONS:
+def _edition_of(file: Path) -> Edition:
+    fields = json_fields(file)
+    for edition in EDITIONS:
         if edition.is_review(fields):
             return edition
     raise ValueError(
@@ -113,18 +78,14 @@ def _edition_of(file: Path) -> _Edition:
     )
 
 
-def _fields(file: Path) -> set[str]:
-    return {name for row in first_objects(file) for name in row}
-
-
 def _recognise(sight: Sight) -> Guess | None:
-    known = {file: _fields(file) for file in sight.files() if file.name.endswith(_ENDINGS)}
-    for edition in _EDITIONS:
-        reviews = [file for file, fields in known.items() if edition.is_review(fields)]
+    named = [file for file in sight.files() if file.name.endswith(JSON_ENDINGS)]
+    for edition in EDITIONS:
+        reviews = [file for file in named if edition.is_review(json_fields(file))]
         if len(reviews) != 1:
             continue
         chosen = {"reviews": str(reviews[0])}
-        items = [file for file, fields in known.items() if edition.is_metadata(fields)]
+        items = metadata_among(sight.files(), edition)
         if len(items) == 1:
             chosen["metadata"] = str(items[0])
         return Guess(chosen, f"{reviews[0].name} has the fields of the reviews of {edition.year}")

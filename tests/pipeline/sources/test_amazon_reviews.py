@@ -98,3 +98,12 @@ def test_other_objects_are_refused(tmp_path):
     assert FORMATS["amazon_reviews"].recognise(Sight(tmp_path)) is None
     with pytest.raises(ValueError, match="has the fields person, expected reviews"):
         read(tmp_path)
+
+
+def test_metadata_that_are_python_dicts_give_texts_too(tmp_path):
+    write(tmp_path / "Desks.json.gz", OF_2018[0])
+    rows = [{"asin": "B1", "title": "Oak 'Royal' Desk", "price": None}, {"asin": "B2"}]
+    (tmp_path / "meta.json").write_text("".join(f"{row}\n" for row in rows) + "{'asin': x}\n")
+    tables = read(tmp_path, metadata=str(tmp_path / "meta.json"))
+    assert tables.items.rows() == [("B1", "Oak 'Royal' Desk"), ("B2", "")]
+    assert [row.line for row in tables.rejected] == [3]
