@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +10,8 @@ from pipeline.sources.blocks import first_lines
 from pipeline.sources.csv_records import csv_records
 from pipeline.sources.delimited import CSV, TSV, delimited_pieces
 from pipeline.sources.json_lines import first_objects, json_pieces
-from pipeline.sources.parquet_rows import parquet_names, parquet_pieces
+from pipeline.sources.parquet_folders import folder_files, folder_pieces
+from pipeline.sources.parquet_rows import parquet_pieces, parquet_schema
 from pipeline.sources.pieces import Piece
 
 TableKind = Literal["csv", "tsv", "jsonl", "parquet"]
@@ -39,46 +40,64 @@ def table_kind(path: Path) -> TableKind:
     return kind
 
 
-def read_columns(file: Path, columns: Mapping[str, str]) -> Iterator[Piece]:
-    """Read some of a file's columns under new names, a bounded run of rows at a time.
+def table_files(table: Path) -> tuple[Path, ...]:
+    """The files of a table: of a folder its Parquet files, else the one file, there or not.
+
+    Raises:
+        ValueError: the folder holds no Parquet file.
+    """
+    return folder_files(table) if table.is_dir() else (table,)
+
+
+def read_columns(table: Path, columns: Mapping[str, str]) -> Iterator[Piece]:
+    """Read some of a table's columns under new names, a bounded run of rows at a time.
 
     Args:
-        file: its name's ending says what it is.
+        table: a file, whose name's ending says what it is, or a folder of Parquet files.
         columns: the new name of each column wanted -> its name in the file. A new name that
             ends in `_id` asks for exact values: a Parquet column of floats is refused.
 
     Raises:
-        ValueError: a column is absent, or the file is damaged as a whole.
+        ValueError: a column is absent, a file is damaged as a whole, or a folder's files differ.
     """
-    match table_kind(file):
+    if table.is_dir():
+        return folder_pieces(table, columns)
+    match table_kind(table):
         case "parquet":
-            return parquet_pieces(file, columns)
+            return parquet_pieces(table, columns)
         case "jsonl":
-            return json_pieces(file, columns)
+            return json_pieces(table, columns)
         case "csv":
-            return delimited_pieces(file, columns, CSV)
+            return delimited_pieces(table, columns, CSV)
         case "tsv":
-            return delimited_pieces(file, columns, TSV)
+            return delimited_pieces(table, columns, TSV)
 
 
-def column_names(file: Path) -> list[str]:
+def column_names(table: Path) -> list[str]:
     """The names of a table's columns; of JSONL, those in its first lines.
 
     Raises:
         ValueError: the name's ending is unknown, or the file is damaged as a whole.
     """
-    match table_kind(file):
+    if table.is_dir():
+        return list(parquet_schema(folder_files(table)[0]))
+    match table_kind(table):
         case "parquet":
-            return parquet_names(file)
+            return list(parquet_schema(table))
         case "jsonl":
-            return list(dict.fromkeys(name for row in first_objects(file) for name in row))
+            return list(dict.fromkeys(name for row in first_objects(table) for name in row))
         case "csv":
-            lines = first_lines(file, 1)
+            lines = first_lines(table, 1)
             return [name for record in csv_records([1], lines, None) for name in record.fields]
         case "tsv":
-            return [name for line in first_lines(file, 1) for name in line.split("\t")]
+            return [name for line in first_lines(table, 1) for name in line.split("\t")]
 
 
-def parquet_files(folder: Path) -> tuple[Path, ...]:
-    """The Parquet files in a folder and the folders below it, in the order of their paths."""
-    return tuple(sorted(path for path in folder.rglob("*.parquet") if path.is_file()))
+def time_example(pieces: Iterable[Piece]) -> str | None:
+    """The first time in a column `timestamp`, as text; None: the file says its unit itself."""
+    for piece in pieces:
+        rows = piece.slow().rows["timestamp"].drop_nulls()
+        if "timestamp" not in piece.in_seconds and len(rows):
+            return str(rows[0])
+        return None
+    return None

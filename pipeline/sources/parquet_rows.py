@@ -65,14 +65,14 @@ def arrow_pieces(
         first_row += frame.height
 
 
-def parquet_names(file: Path) -> list[str]:
-    """The names of a Parquet file's columns.
+def parquet_schema(file: Path) -> dict[str, pl.DataType]:
+    """The type of each column of a Parquet file, by its name.
 
     Raises:
         ValueError: the file is damaged.
     """
     try:
-        return list(pl.read_parquet_schema(file))
+        return dict(pl.read_parquet_schema(file))
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{file} is not a readable Parquet file ({reason})") from error

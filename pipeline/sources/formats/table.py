@@ -1,7 +1,7 @@
 """The `table` format: one interaction a row and, in a second table, one item a row.
 
 Parquet, CSV, TSV or JSONL, by the file's name (.csv, .tsv, .jsonl, .ndjson, .parquet; text files
-may be .gz); a column map says which column is what.
+may be .gz), or a folder of Parquet files; a column map says which column is what.
 """
 
 from __future__ import annotations
@@ -13,10 +13,17 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.paths import resolve
 from pipeline.sources.column_map import ColumnMap, guessed_events, guessed_items, guessed_time
-from pipeline.sources.columns import column_names, read_columns, table_kind
+from pipeline.sources.columns import (
+    column_names,
+    read_columns,
+    table_files,
+    table_kind,
+    time_example,
+)
 from pipeline.sources.events import event_parts, item_parts, text_columns
 from pipeline.sources.format import Format, Guess, Sight
 from pipeline.sources.options import MinRating, SourceOptions, existing_file
+from pipeline.sources.parquet_folders import is_one_table, is_unfinished, parquet_files
 from pipeline.sources.tables import RawTables
 
 
@@ -25,12 +32,10 @@ class TableConfig(SourceOptions):
 
     format: Literal["table"] = Field("table", description="this format's name")
     interactions: str = Field(
-        description="file of interactions (.parquet, .csv, .tsv, .jsonl; text also .gz): absolute, "
-        "or relative to the data root (HYDRAREC_DATA)"
+        description="file of interactions (.parquet, .csv, .tsv, .jsonl; text also .gz), or a "
+        "folder of .parquet files: absolute, or relative to the data root (HYDRAREC_DATA)"
     )
-    items: str | None = Field(
-        None, description="file of items, as above; null: the items have no texts"
-    )
+    items: str | None = Field(None, description="items, as above; null: the items have no texts")
     columns: ColumnMap = Field(
         default_factory=lambda: ColumnMap.model_validate({}), description="which column is what"
     )
@@ -39,7 +44,8 @@ class TableConfig(SourceOptions):
     @field_validator("interactions", "items")
     @classmethod
     def _kind_is_known(cls, value: str | None) -> str | None:
-        if value is not None:
+        # Without an ending it can only be a folder, and with a slash at its end it must be one.
+        if value is not None and Path(value).suffix and not value.endswith("/"):
             table_kind(Path(value))
         return value
 
@@ -52,10 +58,14 @@ class TableConfig(SourceOptions):
             )
         return self
 
-    def files(self, data_root: Path) -> tuple[Path, ...]:
-        """The interactions and, if there is one, the items table, absolute."""
+    def tables(self, data_root: Path) -> tuple[Path, ...]:
+        """The interactions and, if there is one, the items table, each a file or a folder."""
         names = (self.interactions,) if self.items is None else (self.interactions, self.items)
         return tuple(resolve(name, data_root) for name in names)
+
+    def files(self, data_root: Path) -> tuple[Path, ...]:
+        """The files of both tables, absolute."""
+        return tuple(file for table in self.tables(data_root) for file in table_files(table))
 
     def describe(self) -> str:
         """The format and the file's name."""
@@ -69,36 +79,57 @@ def read_table(config: TableConfig, data_root: Path) -> RawTables:
         ValueError: a file is absent; while reading, a column is absent or a file damaged as a
             whole.
     """
-    files = [existing_file(file, config.describe()) for file in config.files(data_root)]
-    columns = config.columns
-    events = read_columns(files[0], columns.event_columns(config.min_rating))
+    for file in config.files(data_root):
+        existing_file(file, config.describe())
+    tables, columns = config.tables(data_root), config.columns
+    events = read_columns(tables[0], columns.event_columns(config.min_rating))
     texts = text_columns(columns.text)
     own = {"item_id": columns.items_item or columns.item}
     return RawTables(
         order="sequence" if columns.timestamp is None else "time",
         interactions=event_parts(events, columns.unit, min_rating=config.min_rating),
-        items=item_parts(read_columns(files[1], own | texts), list(texts)) if files[1:] else (),
+        items=item_parts(read_columns(tables[1], own | texts), list(texts)) if tables[1:] else (),
     )
 
 
 def _recognise(sight: Sight) -> Guess | None:
-    tables = [file for file in sight.files() if _is_table(file)]
+    tables = _tables(sight)
     if sight.path.is_dir() and len(tables) > 2:
         return None
-    for file in tables:
-        names = column_names(file)
-        columns = guessed_events(names, time_example(file, guessed_time(names)))
+    for table in tables:
+        names = column_names(table)
+        time = guessed_time(names)
+        example = time_example(read_columns(table, {"timestamp": time})) if time else None
+        columns = guessed_events(names, example)
         if columns is None:
             continue
-        fields: dict[str, Any] = {"interactions": str(file)}
-        items = _items_beside(file, columns.get("item", "item_id"), tables)
+        fields: dict[str, Any] = {"interactions": str(table)}
+        items = _items_beside(table, columns.get("item", "item_id"), tables)
         if items is not None:
             fields["items"] = str(items[0])
             columns |= items[1]
         if columns:
             fields["columns"] = columns
-        return Guess(fields, f"{file.name} has columns with a user's and an item's id")
+        return Guess(fields, f"{table.name} has columns with a user's and an item's id")
     return None
+
+
+def _tables(sight: Sight) -> list[Path]:
+    """What could be a table: files, folders of Parquet files, and a folder of such folders."""
+    own = _tables_in(sight.path) if sight.path.is_dir() else [sight.path]
+    return [table for table in (*own, *sight.others) if table.is_dir() or _is_table(table)]
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    below = sorted(path for path in folder.iterdir() if not is_unfinished(path.name))
+    files = [path for path in below if path.is_file() and _is_table(path)]
+    folders = [path for path in below if path.is_dir() and parquet_files(path)]
+    # `date=2024-01-01`, as Hive writes it: a part of one table.
+    if not files and all("=" in path.name for path in folders):
+        return [folder] if folders else []
+    if len(files) > 1 and {path.suffix for path in files} == {".parquet"}:
+        return [folder] if is_one_table(tuple(files)) else files
+    return files or folders
 
 
 def _items_beside(file: Path, item: str, tables: list[Path]) -> tuple[Path, dict[str, Any]] | None:
@@ -117,22 +148,10 @@ def _is_table(file: Path) -> bool:
     return True
 
 
-def time_example(file: Path, column: str | None) -> str | None:
-    """The first value of a column as text, for a guess at its unit."""
-    if column is None:
-        return None
-    for piece in read_columns(file, {"timestamp": column}):
-        rows = piece.slow().rows["timestamp"].drop_nulls()
-        if "timestamp" not in piece.in_seconds and len(rows):
-            return str(rows[0])
-        return None
-    return None
-
-
 FORMAT = Format(
     config=TableConfig,
     read=read_table,
-    summary="a .csv, .tsv, .jsonl or .parquet file with columns user, item, time",
+    summary="a .csv, .tsv, .jsonl or .parquet file, or a folder of .parquet files",
     recognise=_recognise,
     is_general=True,
 )

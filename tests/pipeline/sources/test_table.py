@@ -166,7 +166,7 @@ def test_a_byte_order_mark_and_crlf_change_nothing(tmp_path):
     assert raw.interactions.rows() == [("u", "a", 1)]
 
 
-@pytest.mark.parametrize("name", ["a.xlsx", "a.parquet.gz", "a"])
+@pytest.mark.parametrize("name", ["a.xlsx", "a.parquet.gz", "a.2"])
 def test_an_unknown_ending_is_refused(name):
     with pytest.raises(ValueError, match=r"unknown ending: expected \.csv"):
         TableConfig(interactions=name)
@@ -175,3 +175,8 @@ def test_an_unknown_ending_is_refused(name):
 def test_bytes_that_are_no_parquet_are_refused(tmp_path):
     with pytest.raises(ValueError, match="not a readable Parquet file"):
         read(tmp_path, b"PAR1 nonsense", "e.parquet")
+
+
+def test_a_file_without_an_ending_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"'events' has an unknown ending"):
+        read(tmp_path, "user_id,item_id,timestamp\n", "events")
