@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.sources.events import item_parts, rating_column, text_columns
-from pipeline.sources.json_lines import first_objects, json_pieces, object_decoder
+from pipeline.sources.json_lines import JSON_ENDINGS, first_objects, json_pieces, object_decoder
 from pipeline.sources.tables import Part
 from pipeline.sources.times import TimeUnit
-
-JSON_ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 
 @dataclass(frozen=True)

@@ -77,18 +77,20 @@ def guessed_events(names: Sequence[str], time_example: str | None) -> dict[str, 
 
 
 def guessed_items(names: Sequence[str], item: str) -> dict[str, Any] | None:
-    """The fields of a ColumnMap for an items table; None without an id and a text.
+    """The fields of a ColumnMap for an items table that differ from its defaults.
 
     Args:
         names: of the table's columns.
         item: name of the item's column in the interactions.
+
+    Returns:
+        None without an id and a text.
     """
     own = item if item in names else _first(names, (*_ITEMS, "id"))
     texts = [found for known in _TEXTS if (found := _first(names, (known,)))]
     if own is None or not texts or _first(names, _USERS):
         return None
-    text = ("title",) if texts[0] == "title" else (texts[0],)
-    return {"items_item": None if own == item else own, "text": text}
+    return _differing({"items_item": None if own == item else own, "text": (texts[0],)})
 
 
 def guessed_time(names: Sequence[str]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -91,13 +91,3 @@ def column_names(table: Path) -> list[str]:
             return [name for record in csv_records([1], lines, None) for name in record.fields]
         case "tsv":
             return [name for line in first_lines(table, 1) for name in line.split("\t")]
-
-
-def time_example(pieces: Iterable[Piece]) -> str | None:
-    """The first time in a column `timestamp`, as text; None: the file says its unit itself."""
-    for piece in pieces:
-        rows = piece.slow().rows["timestamp"].drop_nulls()
-        if "timestamp" not in piece.in_seconds and len(rows):
-            return str(rows[0])
-        return None
-    return None

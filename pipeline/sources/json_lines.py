@@ -23,6 +23,9 @@ from pipeline.sources.tables import RejectedRow
 
 Decode = Callable[[str], Any]
 
+# What the files of public dumps are called.
+JSON_ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
 _NOT_AN_OBJECT = "is not a JSON object of texts and numbers"
 # A string of a Python literal, closed or up to the line's end; or a word unlike JSON's.
 # Possessive, so that no line takes more than linear time.

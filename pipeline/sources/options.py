@@ -8,6 +8,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from pipeline.paths import resolve
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -60,6 +62,11 @@ class SourceOptions(BaseModel):
     def describe(self) -> str:
         """A short description for the report, without any path outside the config."""
         raise NotImplementedError
+
+
+def given_paths(data_root: Path, *names: str | None) -> tuple[Path, ...]:
+    """Absolute paths of those that are given; relative ones start from the data root."""
+    return tuple(resolve(name, data_root) for name in names if name is not None)
 
 
 def existing_file(path: Path, needed_for: str) -> Path:

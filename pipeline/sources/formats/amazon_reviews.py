@@ -10,10 +10,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.paths import resolve
 from pipeline.sources.amazon import (
     EDITIONS,
-    JSON_ENDINGS,
     Edition,
     json_fields,
     metadata_among,
@@ -21,8 +19,8 @@ from pipeline.sources.amazon import (
 )
 from pipeline.sources.events import event_parts
 from pipeline.sources.format import Format, Guess, Sight
-from pipeline.sources.json_lines import json_pieces
-from pipeline.sources.options import MinRating, SourceOptions, existing_file
+from pipeline.sources.json_lines import JSON_ENDINGS, json_pieces
+from pipeline.sources.options import MinRating, SourceOptions, existing_file, given_paths
 from pipeline.sources.tables import RawTables
 
 
@@ -41,8 +39,7 @@ class AmazonReviewsConfig(SourceOptions):
 
     def files(self, data_root: Path) -> tuple[Path, ...]:
         """The reviews and, if there is one, the metadata, absolute."""
-        names = (self.reviews,) if self.metadata is None else (self.reviews, self.metadata)
-        return tuple(resolve(name, data_root) for name in names)
+        return given_paths(data_root, self.reviews, self.metadata)
 
     def describe(self) -> str:
         """The format and the file's name."""

@@ -18,13 +18,12 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.paths import resolve
 from pipeline.sources.amazon import OF_2023, metadata_among, metadata_parts
 from pipeline.sources.columns import column_names
 from pipeline.sources.delimited import CSV, delimited_pieces
 from pipeline.sources.events import event_parts
 from pipeline.sources.format import Format, Guess, Sight
-from pipeline.sources.options import MinRating, SourceOptions, existing_file
+from pipeline.sources.options import MinRating, SourceOptions, existing_file, given_paths
 from pipeline.sources.pieces import Piece
 from pipeline.sources.tables import RawTables
 
@@ -60,8 +59,7 @@ class AmazonSplitsConfig(SourceOptions):
 
     def files(self, data_root: Path) -> tuple[Path, ...]:
         """The parts and, if there is one, the metadata, absolute."""
-        names = self.interactions if self.metadata is None else (*self.interactions, self.metadata)
-        return tuple(resolve(name, data_root) for name in names)
+        return given_paths(data_root, *self.interactions, self.metadata)
 
     def describe(self) -> str:
         """The format and the first file's name."""

@@ -6,23 +6,22 @@ may be .gz), or a folder of Parquet files; a column map says which column is wha
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.paths import resolve
-from pipeline.sources.column_map import ColumnMap, guessed_events, guessed_items, guessed_time
+from pipeline.sources.column_map import ColumnMap, guessed_events, guessed_items
 from pipeline.sources.columns import (
     column_names,
     read_columns,
     table_files,
     table_kind,
-    time_example,
 )
-from pipeline.sources.events import event_parts, item_parts, text_columns
 from pipeline.sources.format import Format, Guess, Sight
-from pipeline.sources.options import MinRating, SourceOptions, existing_file
+from pipeline.sources.mapped_tables import mapped_tables, time_example
+from pipeline.sources.options import MinRating, SourceOptions, existing_file, given_paths
 from pipeline.sources.parquet_folders import is_one_table, is_unfinished, parquet_files
 from pipeline.sources.tables import RawTables
 
@@ -60,8 +59,7 @@ class TableConfig(SourceOptions):
 
     def tables(self, data_root: Path) -> tuple[Path, ...]:
         """The interactions and, if there is one, the items table, each a file or a folder."""
-        names = (self.interactions,) if self.items is None else (self.interactions, self.items)
-        return tuple(resolve(name, data_root) for name in names)
+        return given_paths(data_root, self.interactions, self.items)
 
     def files(self, data_root: Path) -> tuple[Path, ...]:
         """The files of both tables, absolute."""
@@ -81,15 +79,8 @@ def read_table(config: TableConfig, data_root: Path) -> RawTables:
     """
     for file in config.files(data_root):
         existing_file(file, config.describe())
-    tables, columns = config.tables(data_root), config.columns
-    events = read_columns(tables[0], columns.event_columns(config.min_rating))
-    texts = text_columns(columns.text)
-    own = {"item_id": columns.items_item or columns.item}
-    return RawTables(
-        order="sequence" if columns.timestamp is None else "time",
-        interactions=event_parts(events, columns.unit, min_rating=config.min_rating),
-        items=item_parts(read_columns(tables[1], own | texts), list(texts)) if tables[1:] else (),
-    )
+    interactions, *items = (partial(read_columns, table) for table in config.tables(data_root))
+    return mapped_tables(config.columns, config.min_rating, interactions, *items)
 
 
 def _recognise(sight: Sight) -> Guess | None:
@@ -97,10 +88,8 @@ def _recognise(sight: Sight) -> Guess | None:
     if sight.path.is_dir() and len(tables) > 2:
         return None
     for table in tables:
-        names = column_names(table)
-        time = guessed_time(names)
-        example = time_example(read_columns(table, {"timestamp": time})) if time else None
-        columns = guessed_events(names, example)
+        names, read = column_names(table), partial(read_columns, table)
+        columns = guessed_events(names, time_example(names, read))
         if columns is None:
             continue
         fields: dict[str, Any] = {"interactions": str(table)}
@@ -134,9 +123,8 @@ def _tables_in(folder: Path) -> list[Path]:
 
 def _items_beside(file: Path, item: str, tables: list[Path]) -> tuple[Path, dict[str, Any]] | None:
     for other in tables:
-        if other != file and (found := guessed_items(column_names(other), item)):
-            defaults = {"items_item": None, "text": ("title",)}
-            return other, {name: v for name, v in found.items() if v != defaults[name]}
+        if other != file and (found := guessed_items(column_names(other), item)) is not None:
+            return other, found
     return None
 
 
