@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from pipeline.sources.column_map import ColumnMap, guessed_time
+from pipeline.sources.column_map import ColumnMap, guessed_events, guessed_items, guessed_time
 from pipeline.sources.events import event_parts, item_parts, text_columns
 from pipeline.sources.pieces import Piece
 from pipeline.sources.tables import RawTables
@@ -35,6 +37,41 @@ def mapped_tables(
         interactions=event_parts(events, columns.unit, min_rating=min_rating),
         items=() if items is None else item_parts(items(own | texts), list(texts)),
     )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What may be a table of interactions or of items.
+
+    where: how a config names it.
+    names: of its columns.
+    read: reads some of them.
+    """
+
+    where: Any
+    names: Sequence[str]
+    read: ReadColumns
+
+
+def guessed_tables(candidates: Sequence[Candidate]) -> dict[str, Any] | None:
+    """The fields `interactions`, `items` and `columns` of a config; None without interactions.
+
+    The first that has columns with a user's and an item's id is taken for the interactions, and
+    the first other one with an item's id and a text for the items.
+    """
+    for events in candidates:
+        columns = guessed_events(events.names, time_example(events.names, events.read))
+        if columns is None:
+            continue
+        fields: dict[str, Any] = {"interactions": events.where}
+        for other in candidates:
+            found = guessed_items(other.names, columns.get("item", "item_id"))
+            if other is not events and found is not None:
+                fields["items"] = other.where
+                columns |= found
+                break
+        return fields | ({"columns": columns} if columns else {})
+    return None
 
 
 def time_example(names: Sequence[str], read: ReadColumns) -> str | None:

@@ -12,7 +12,7 @@ import polars as pl
 from pipeline.sources.delimited import column_places
 from pipeline.sources.pieces import Columns, Piece
 
-_BATCH_ROWS = 100_000
+BATCH_ROWS = 100_000
 
 
 def parquet_pieces(file: Path, columns: Mapping[str, str]) -> Iterator[Piece]:
@@ -34,8 +34,8 @@ def parquet_pieces(file: Path, columns: Mapping[str, str]) -> Iterator[Piece]:
         with pq.ParquetFile(file) as table:
             column_places(file, columns, table.schema_arrow.names)
             names = list(dict.fromkeys(columns.values()))
-            batches = table.iter_batches(batch_size=_BATCH_ROWS, columns=names)
-            yield from arrow_pieces(file, _frames(batches), columns)
+            batches = table.iter_batches(batch_size=BATCH_ROWS, columns=names)
+            yield from arrow_pieces(file, frames_of(batches), columns)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{file} is not a readable Parquet file ({reason})") from error
@@ -78,7 +78,8 @@ def parquet_schema(file: Path) -> dict[str, pl.DataType]:
         raise ValueError(f"{file} is not a readable Parquet file ({reason})") from error
 
 
-def _frames(batches: Iterable[Any]) -> Iterator[pl.DataFrame]:
+def frames_of(batches: Iterable[Any]) -> Iterator[pl.DataFrame]:
+    """Arrow's record batches or tables as frames."""
     for batch in batches:
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)

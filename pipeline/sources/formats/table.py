@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.sources.column_map import ColumnMap, guessed_events, guessed_items
+from pipeline.sources.column_map import ColumnMap
 from pipeline.sources.columns import (
     column_names,
     read_columns,
@@ -20,7 +20,7 @@ from pipeline.sources.columns import (
     table_kind,
 )
 from pipeline.sources.format import Format, Guess, Sight
-from pipeline.sources.mapped_tables import mapped_tables, time_example
+from pipeline.sources.mapped_tables import Candidate, guessed_tables, mapped_tables
 from pipeline.sources.options import MinRating, SourceOptions, existing_file, given_paths
 from pipeline.sources.parquet_folders import is_one_table, is_unfinished, parquet_files
 from pipeline.sources.tables import RawTables
@@ -87,20 +87,16 @@ def _recognise(sight: Sight) -> Guess | None:
     tables = _tables(sight)
     if sight.path.is_dir() and len(tables) > 2:
         return None
-    for table in tables:
-        names, read = column_names(table), partial(read_columns, table)
-        columns = guessed_events(names, time_example(names, read))
-        if columns is None:
-            continue
-        fields: dict[str, Any] = {"interactions": str(table)}
-        items = _items_beside(table, columns.get("item", "item_id"), tables)
-        if items is not None:
-            fields["items"] = str(items[0])
-            columns |= items[1]
-        if columns:
-            fields["columns"] = columns
-        return Guess(fields, f"{table.name} has columns with a user's and an item's id")
-    return None
+    fields = guessed_tables(
+        [
+            Candidate(str(table), column_names(table), partial(read_columns, table))
+            for table in tables
+        ]
+    )
+    if fields is None:
+        return None
+    name = Path(fields["interactions"]).name
+    return Guess(fields, f"{name} has columns with a user's and an item's id")
 
 
 def _tables(sight: Sight) -> list[Path]:
@@ -119,13 +115,6 @@ def _tables_in(folder: Path) -> list[Path]:
     if len(files) > 1 and {path.suffix for path in files} == {".parquet"}:
         return [folder] if is_one_table(tuple(files)) else files
     return files or folders
-
-
-def _items_beside(file: Path, item: str, tables: list[Path]) -> tuple[Path, dict[str, Any]] | None:
-    for other in tables:
-        if other != file and (found := guessed_items(column_names(other), item)) is not None:
-            return other, found
-    return None
 
 
 def _is_table(file: Path) -> bool:
