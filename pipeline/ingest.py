@@ -53,8 +53,12 @@ def recognise(path: Path, others: Sequence[Path] = (), name: str | None = None) 
     for known in asked:
         if guess := known.recognise(Sight(path, tuple(others))):
             return Recognised(known, guess.why, guess.fields)
-    looked_for = "; ".join(f"{known.name}: {known.summary}" for known in asked)
-    raise ValueError(f"{path} is in no format that is known; looked for {looked_for}")
+    looked_for = "".join(f"\n  {known.name}: {known.summary}" for known in asked)
+    raise ValueError(
+        f"{path} is in no format that is known; looked for{looked_for}\n"
+        "if it is a table whose columns have other names, say in the config which is which: "
+        "docs/data.md"
+    )
 
 
 def _generality(known: Format) -> tuple[bool, str]:
