@@ -128,9 +128,10 @@ def _refused(rejected: Iterable[RejectedRow]) -> list[str]:
     counts = Counter(row.reason for row in rows)
     lines = [f"refused        {len(rows):,}"]
     lines += [f"  {count:,} x {reason}" for reason, count in counts.most_common()]
-    return lines + [
-        f"  {row.file.name}:{row.line}: {row.row[:50]!r}" for row in rows[:_REFUSED_SHOWN]
-    ]
+    lines += [f"  {row.file.name}:{row.line}: {row.row[:50]!r}" for row in rows[:_REFUSED_SHOWN]]
+    if rows:
+        lines.append(f"  a run stops: mend them, or set cleaning: {{max_bad_rows: {len(rows)}}}")
+    return lines
 
 
 def read(recognised: Recognised, data_root: Path) -> WholeTables:

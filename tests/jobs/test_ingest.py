@@ -36,6 +36,7 @@ def test_what_is_read_and_refused_is_told(capsys, reviews):
     assert "interactions   2\n" in out
     assert "refused        1\n" in out
     assert "Oak_Desks.jsonl:3:" in out
+    assert "a run stops: mend them, or set cleaning: {max_bad_rows: 1}\n" in out
     assert "2014-07-14 to 2014-07-15" in out
     assert all(len(line) <= 80 for line in out.splitlines() if "/" not in line)
 
