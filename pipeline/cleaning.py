@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.coding import Coding
+from pipeline.event_order import event_order
 from pipeline.k_core import k_core
-from pipeline.sources.tables import Order
-from pipeline.stable_hash import hash_text, hash_texts, mixed
+from pipeline.row_keys import user_keys
+from pipeline.shards import Shard
+from pipeline.spill import Spill
+from pipeline.stable_hash import UInt64Array, hash_text, hash_texts, mixed
 
 
 class CleaningConfig(BaseModel):
@@ -76,62 +82,127 @@ class StepCounts:
     kcore_rounds: int
 
 
-def chosen_users(
-    users: pl.Series, platform: str, max_users: int | None, seed: int
-) -> NDArray[np.bool_]:
-    """Which users stay, bool [n]: those of the smallest hashes, in all domains the same.
+@dataclass(frozen=True)
+class CleaningRules:
+    """What cleaning needs to know of a domain, but for its events.
 
-    Args:
-        users: String [n], each once.
-        platform: of the user ids.
-        max_users: users to keep at most; None for all.
-        seed: of the choice.
+    sequence_domain: the domain's name if its `order` is `sequence`, else None. A duplicate is an
+        event equal in user, item and time, so in such a domain there is none.
+    max_users: users to keep at most, those of the smallest hashes, in all domains the same; None
+        for all.
+    seed: of that choice.
     """
-    kept = np.ones(len(users), dtype=bool)
-    if max_users is not None and len(users) > max_users:
-        rank = mixed(seed, hash_text(platform), hash_texts(users))
-        kept[np.argsort(rank)[max_users:]] = False
-    return kept
+
+    cleaning: CleaningConfig
+    platform: str
+    sequence_domain: str | None
+    max_users: int | None
+    seed: int
 
 
-def clean_interactions(
-    cleaning: CleaningConfig,
-    interactions: pl.DataFrame,
-    order: Order,
-    *,
-    platform: str,
-    max_users: int | None,
-    seed: int,
-) -> tuple[pl.DataFrame, StepCounts]:
+@dataclass(frozen=True)
+class CleanEvents:
+    """What is left, in `kept` of the shards.
+
+    item_counts: int64 [codes], events left of each item, by its code.
+    """
+
+    shards: tuple[Shard, ...]
+    item_counts: NDArray[np.int64]
+    steps: StepCounts
+
+
+def clean_events(
+    rules: CleaningRules, events: Spill, folder: Path, tell: Callable[[str], None]
+) -> CleanEvents:
     """Choose users, drop duplicates and users with too long histories, take the k-core.
 
     Args:
-        cleaning: the rules.
-        interactions: user_id, item_id, timestamp.
-        order: of the domain; a duplicate is an event equal in user, item and time, so with
-            `sequence` there is none.
-        platform: of the user ids.
-        max_users: users to keep at most.
-        seed: of the choice.
-
-    Returns:
-        What is left, same columns, in no order; and the counts.
+        rules: what is kept.
+        events: user_id String, item Int32 (a code), timestamp Int64.
+        folder: of the shards.
+        tell: is told what is being done.
     """
-    users = interactions["user_id"].unique()
-    kept = users.filter(pl.Series(chosen_users(users, platform, max_users, seed)))
-    sampled = interactions.join(kept.to_frame(), on="user_id", how="semi")
-    distinct = sampled.unique() if order == "time" else sampled
-    longest = cleaning.max_history
-    fits = pl.lit(True) if longest is None else pl.len().over("user_id") <= longest
-    fitting = distinct.filter(fits)
-    least = max(cleaning.k_core, cleaning.min_history)
-    left, rounds = k_core(fitting, user_events=least, item_events=cleaning.k_core)
-    counts = StepCounts(
-        read=interactions.height,
-        sampled=sampled.height,
-        distinct=distinct.height,
-        fitting=fitting.height,
-        left=left.height,
-        kcore_rounds=rounds,
+    limit = _largest_rank(rules, events)
+    shards: list[Shard] = []
+    totals = np.zeros(4, dtype=np.int64)
+    for number, rows in enumerate(events.partitions()):
+        tell(f"{totals[0]:,} interactions cleaned")
+        shard, counts = _clean(rules, rows, limit, folder / f"{number}")
+        totals += counts
+        if shard.n_events:
+            shards.append(shard)
+    tell("k-core")
+    item_counts, rounds = k_core(
+        shards,
+        user_events=max(rules.cleaning.k_core, rules.cleaning.min_history),
+        item_events=rules.cleaning.k_core,
     )
-    return left, counts
+    read, sampled, distinct, fitting = totals.tolist()
+    steps = StepCounts(read, sampled, distinct, fitting, int(item_counts.sum()), rounds)
+    return CleanEvents(tuple(shards), item_counts, steps)
+
+
+def _clean(
+    rules: CleaningRules, rows: pl.DataFrame, limit: int | None, folder: Path
+) -> tuple[Shard, list[int]]:
+    """The events of some users as a shard, and how many were left after each step."""
+    coding = Coding()
+    codes = coding.codes(rows["user_id"])
+    ids = coding.strings()
+    texts = hash_texts(ids)
+    keys = user_keys(rules.platform, ids, rules.sequence_domain)
+    by_key = keys.arg_sort().to_numpy()
+    place = np.empty(len(ids), dtype=np.int64)
+    place[by_key] = np.arange(len(ids))
+    users, items, times = place[codes], rows["item"].to_numpy(), rows["timestamp"].to_numpy()
+    counts = [len(users)]
+    if limit is not None:
+        chosen = (_ranks(rules, texts) <= limit)[codes]
+        users, items, times = users[chosen], items[chosen], times[chosen]
+    counts.append(len(users))
+    order = event_order(users, times, items)
+    if rules.sequence_domain is None:
+        order = order[_is_new(users[order], times[order], items[order])]
+    counts.append(len(order))
+    lengths = np.bincount(users[order], minlength=len(ids))
+    if (most := rules.cleaning.max_history) is not None:
+        order = order[(lengths <= most)[users[order]]]
+        lengths[lengths > most] = 0
+    counts.append(len(order))
+    present = lengths > 0
+    shard = Shard.write(
+        folder,
+        keys[by_key].filter(pl.Series(present)),
+        lengths=lengths[present],
+        hashes=mixed(hash_text(rules.platform), texts)[by_key][present],
+        items=items[order],
+        timestamps=times[order],
+    )
+    return shard, counts
+
+
+def _is_new(*columns: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Whether a row differs from the one before it."""
+    new = np.zeros(len(columns[0]), dtype=bool)
+    new[:1] = True
+    for column in columns:
+        new[1:] |= column[1:] != column[:-1]
+    return new
+
+
+def _ranks(rules: CleaningRules, texts: UInt64Array) -> UInt64Array:
+    """What decides who stays, of the hashes of user ids."""
+    return mixed(rules.seed, hash_text(rules.platform), texts)
+
+
+def _largest_rank(rules: CleaningRules, events: Spill) -> int | None:
+    """The rank of the last user who stays; None if all do."""
+    if rules.max_users is None:
+        return None
+    users, smallest = 0, np.empty(0, dtype=np.uint64)
+    for rows in events.partitions():
+        ranks = _ranks(rules, hash_texts(rows["user_id"].unique()))
+        users += len(ranks)
+        smallest = np.sort(np.concatenate([smallest, ranks]))[: rules.max_users]
+    return int(smallest[-1]) if users > rules.max_users else None

@@ -5,8 +5,6 @@ Legend: U users (rows), E events, I items of all domains, D domains.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,16 +13,18 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.corpus_files import ARRAYS, TABLES, open_parts, save_parts
+from pipeline.corpus_files import CorpusWriter, open_parts
+from pipeline.corpus_fingerprint import ARRAYS, TABLES, memory_fingerprint
+from pipeline.corpus_merge import RANGE_EVENTS, merged_rows
 from pipeline.domains import Domain
 from pipeline.sources.tables import Order
-from pipeline.stable_hash import hash_text, hash_texts, mixed
-from pipeline.string_table import StringTable
+from pipeline.string_table import StringTable, file_batches
 
 SizeGroup = Literal["large", "small"]
+
+_ROWS_AT_A_TIME = 100_000
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,11 @@ class Corpus:
     @cached_property
     def event_domains(self) -> NDArray[np.int16]:
         """The number of each event's domain, int16 [E]."""
-        return (np.searchsorted(self.domain_starts, self.items, side="right") - 1).astype(np.int16)
+        return self.domains_of(self.items)
+
+    def domains_of(self, items: NDArray[np.int32]) -> NDArray[np.int16]:
+        """The number of each item's domain, int16 like `items`."""
+        return (np.searchsorted(self.domain_starts, items, side="right") - 1).astype(np.int16)
 
     @cached_property
     def event_users(self) -> NDArray[np.int32]:
@@ -115,14 +119,8 @@ class Corpus:
 
     @cached_property
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256(_canonical([asdict(domain) for domain in self.domains]))
-        for name in ARRAYS:
-            array = np.ascontiguousarray(getattr(self, name))
-            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            digest.update(array.data.cast("B"))
-        for name in TABLES:
-            digest.update(f"{name} {getattr(self, name).digest()}".encode())
-        return digest.hexdigest()
+        parts = {name: getattr(self, name) for name in (*ARRAYS, *TABLES)}
+        return memory_fingerprint([asdict(domain) for domain in self.domains], parts)
 
     def save(self, path: Path) -> None:
         """Write a folder, whole or not at all: see corpus_files.
@@ -130,8 +128,11 @@ class Corpus:
         Raises:
             ValueError: `path` exists and is not an empty folder.
         """
-        parts = {name: getattr(self, name) for name in (*ARRAYS, *TABLES)}
-        save_parts(path, [asdict(domain) for domain in self.domains], self.fingerprint(), parts)
+        with CorpusWriter(path) as writer:
+            writer.add_items(self.item_ids.batches(), self.texts.batches())
+            keys = self.user_keys.series(0, self.n_users)
+            writer.add_rows(keys, np.diff(self.offsets), self.items, self.timestamps)
+            writer.finish([asdict(domain) for domain in self.domains])
 
     @classmethod
     def open(cls, path: Path) -> Corpus:
@@ -146,79 +147,38 @@ class Corpus:
         return corpus
 
 
-def user_key(platform: str, user: str, sequence_domain: str | None = None) -> str:
-    """The key of a row: `platform:user`, or `platform:domain:user` for an `order: sequence` domain.
-
-    `%` and `:` in a user id are written %25 and %3A, so that no two people share a key.
-    """
-    user = user.replace("%", "%25").replace(":", "%3A")
-    return ":".join([platform, *([sequence_domain] if sequence_domain else []), user])
-
-
-def person_key(key: str) -> str:
-    """The person behind a row's key, `platform:user`, whichever domain the row is of."""
-    platform, *_, user = key.split(":")
-    return f"{platform}:{user}"
-
-
-def build_corpus(domains: Sequence[Domain]) -> Corpus:
+def build_corpus(domains: Sequence[Domain], path: Path, most_events: int = RANGE_EVENTS) -> Corpus:
     """Merge domains. Adding one, or reordering a file, changes no order inside the others.
 
+    Args:
+        domains: each reads its files until this returns.
+        path: of the corpus's folder, which is written whole or not at all: see corpus_files.
+        most_events: to hold in memory at a time, about; changes nothing else.
+
     Raises:
-        ValueError: there is no domain, or two have the same name.
+        ValueError: there is no domain, two have the same name, or `path` exists and is not an
+            empty folder.
     """
     names = [domain.name for domain in domains]
     if not names:
         raise ValueError("a corpus needs a domain: the config lists none under `domains`")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two domains are called {twice[0]!r}: rename one of them")
-    starts = np.cumsum([0, *(domain.items.height for domain in domains)])
-    events = pl.concat(
-        _events(domain, int(start)) for domain, start in zip(domains, starts, strict=False)
-    ).sort("user_key", "timestamp", "tie", "item")
-    rows = events["user_key"].rle().struct.unnest()
-    infos = (
-        DomainInfo(d.name, int(start), d.items.height, d.order, d.platform, d.report.source)
-        for d, start in zip(domains, starts, strict=False)
-    )
-    items = pl.concat(domain.items for domain in domains)
-    return Corpus(
-        domains=tuple(infos),
-        item_ids=StringTable.of(items["item_id"]),
-        texts=StringTable.of(items["text"]),
-        offsets=np.concatenate([[0], rows["len"].to_numpy().astype(np.int64).cumsum()]),
-        items=events["item"].to_numpy(),
-        timestamps=events["timestamp"].to_numpy(),
-        user_keys=StringTable.of(rows["value"]),
-    )
-
-
-def _events(domain: Domain, first_item: int) -> pl.DataFrame:
-    """A domain's events: user_key String, item Int32 (global), timestamp Int64, tie UInt64."""
-    events = domain.interactions
-    users = events["user_id"].unique()
-    own = domain.name if domain.order == "sequence" else None
-    keys = pl.DataFrame(
-        {
-            "user_id": users,
-            "user_key": [user_key(domain.platform, user, own) for user in users],
-            "user_hash": mixed(hash_text(domain.platform), hash_texts(users)),
-        },
-        schema_overrides={"user_key": pl.String, "user_hash": pl.UInt64},
-    )
-    items = domain.items.select(
-        "item_id",
-        (pl.int_range(pl.len(), dtype=pl.Int32) + first_item).alias("item"),
-        pl.Series("item_hash", hash_texts(domain.items["item_id"]), dtype=pl.UInt64),
-    )
-    joined = events.join(keys, on="user_id").join(items, on="item_id")
-    tie = mixed(
-        joined["user_hash"].to_numpy(),
-        hash_text(domain.name),
-        joined["item_hash"].to_numpy(),
-        joined["timestamp"].to_numpy().view(np.uint64),
-    )
-    return joined.select("user_key", "item", "timestamp", pl.Series("tie", tie, dtype=pl.UInt64))
+    starts = [0, *np.cumsum([domain.report.items for domain in domains]).tolist()]
+    with CorpusWriter(path) as writer:
+        for domain in domains:
+            writer.add_items(file_batches(domain.item_ids), file_batches(domain.texts))
+        for rows in merged_rows(domains, starts[:-1], most_events):
+            writer.add_rows(rows.keys, rows.lengths, rows.items, rows.timestamps)
+        writer.finish(
+            [
+                asdict(
+                    DomainInfo(d.name, start, d.report.items, d.order, d.platform, d.report.source)
+                )
+                for d, start in zip(domains, starts, strict=False)
+            ]
+        )
+    return Corpus.open(path)
 
 
 def size_groups(corpus: Corpus, large: Sequence[str] | None = None) -> dict[str, SizeGroup]:
@@ -241,16 +201,16 @@ def size_groups(corpus: Corpus, large: Sequence[str] | None = None) -> dict[str,
 
 def shared_users(corpus: Corpus) -> dict[str, int]:
     """People with events in both domains, for each pair as `a & b`; pairs that share none too."""
-    n_domains = len(corpus.domains)
-    present = np.zeros((corpus.n_users, n_domains), dtype=bool)
-    present[corpus.event_users, corpus.event_domains] = True
+    pairs = list(combinations(range(len(corpus.domains)), 2))
+    counts = np.zeros(len(pairs), dtype=np.int64)
+    for first in range(0, corpus.n_users, _ROWS_AT_A_TIME) if pairs else ():
+        offsets = corpus.offsets[first : first + _ROWS_AT_A_TIME + 1]
+        domains = corpus.domains_of(corpus.items[offsets[0] : offsets[-1]])
+        present = np.zeros((len(offsets) - 1, len(corpus.domains)), dtype=bool)
+        present[np.repeat(np.arange(len(present)), np.diff(offsets)), domains] = True
+        counts += [(present[:, a] & present[:, b]).sum() for a, b in pairs]
+    names = [domain.name for domain in corpus.domains]
     return {
-        f"{corpus.domains[a].name} & {corpus.domains[b].name}": int(
-            (present[:, a] & present[:, b]).sum()
-        )
-        for a, b in combinations(range(n_domains), 2)
+        f"{names[a]} & {names[b]}": count
+        for (a, b), count in zip(pairs, counts.tolist(), strict=True)
     }
-
-
-def _canonical(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -1,21 +1,40 @@
-"""Clean one domain: raw tables in, a checked and counted Domain out."""
+"""Clean one domain: raw tables in, a checked and counted Domain out, on disk all the way."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipeline.cleaning import CleaningConfig, clean_interactions
+from pipeline.cleaning import (
+    CleanEvents,
+    CleaningConfig,
+    CleaningRules,
+    StepCounts,
+    clean_events,
+)
+from pipeline.coding import Coding
 from pipeline.domain_report import DomainReport, TextCounts, domain_report, why_empty
-from pipeline.item_texts import best_texts
+from pipeline.finished_shards import Finish
+from pipeline.item_texts import write_texts
 from pipeline.quarantine import Quarantine
+from pipeline.row_keys import user_ids
+from pipeline.shards import Shard
 from pipeline.sources import SourceConfig
 from pipeline.sources.options import checked_name
 from pipeline.sources.registry import read_source
-from pipeline.sources.tables import Order
+from pipeline.sources.tables import Order, Part, no_interactions
+from pipeline.spill import WORKING_BYTES, Spill, gathered
+from pipeline.stable_hash import hash_text, hash_texts
+from pipeline.string_table import StringTable
+
+_ITEM_IDS, _TEXTS = "item_ids.arrow", "texts.arrow"
 
 
 class DomainConfig(BaseModel):
@@ -38,25 +57,66 @@ class DomainConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Domain:
-    """One clean domain.
+    """One clean domain in a folder.
 
-    interactions: user_id String, item_id String, timestamp Int64 (unix seconds; for order
-        `sequence` the event's number in the user's row, from 0), sorted by user_id, timestamp
-        and item_id.
-    items: item_id String, text String (normalised, "" if none); exactly the items that have
-        interactions, sorted by item_id.
+    shards: all events. Users by key; a user's events by time, ties by hash (see `corpus`); items
+        by their place among the ids. In `order: sequence` the time is the event's number in the
+        user's row, from 0.
+    item_ids: file of a StringTable: exactly the items that have interactions, sorted.
+    texts: the same of their texts, normalised, "" if none.
     """
 
     name: str
     platform: str
     order: Order
-    interactions: pl.DataFrame = field(repr=False)
-    items: pl.DataFrame = field(repr=False)
+    shards: tuple[Shard, ...] = field(repr=False)
+    item_ids: Path = field(repr=False)
+    texts: Path = field(repr=False)
     report: DomainReport
+
+    @property
+    def sequence_domain(self) -> str | None:
+        """The domain's name if its events have no times."""
+        return self.name if self.order == "sequence" else None
+
+    @property
+    def items(self) -> pl.DataFrame:
+        """item_id String, text String, sorted by item_id: all in memory, for a small domain."""
+        tables = {"item_id": self.item_ids, "text": self.texts}
+        return pl.DataFrame(
+            {
+                name: pl.Series(list(StringTable.open(path)), dtype=pl.String)
+                for name, path in tables.items()
+            }
+        )
+
+    @property
+    def interactions(self) -> pl.DataFrame:
+        """user_id String, item_id String, timestamp Int64, sorted by all three: as `items`."""
+        ids = self.items["item_id"]
+        tables = [no_interactions()]
+        for shard in self.shards:
+            keys = shard.keys().series(0, shard.n_users)
+            users = user_ids(self.platform, keys, self.sequence_domain)
+            rows = np.repeat(np.arange(len(users)), shard.column("lengths"))
+            events = {
+                "user_id": users[rows],
+                "item_id": ids[shard.column("items")],
+                "timestamp": shard.column("timestamps"),
+            }
+            tables.append(pl.DataFrame(events))
+        return pl.concat(tables).sort("user_id", "timestamp", "item_id")
 
 
 def build_domain(
-    config: DomainConfig, data_root: Path, quarantine_dir: Path, *, seed: int = 0
+    config: DomainConfig,
+    data_root: Path,
+    quarantine_dir: Path,
+    work: Path,
+    *,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda what: None,
+    working_bytes: int = WORKING_BYTES,
 ) -> Domain:
     """Read and clean one domain.
 
@@ -66,56 +126,101 @@ def build_domain(
         config: the domain.
         data_root: the folder that relative paths start from.
         quarantine_dir: made if absent.
+        work: where work/DOMAIN is made, in which the domain lies; the caller removes it.
         seed: of the choice of users under `max_users`; one for all domains of a run.
+        tell: is told what is being done, many times.
+        working_bytes: of the tables that are worked on at a time; changes nothing else.
 
     Raises:
         ValueError: a file or column is absent, more rows are bad than max_bad_rows, or nothing
             is left after cleaning; the message says what, where and what to do.
     """
-    cleaning, source = config.cleaning, config.source
-    raw = read_source(source, data_root).whole()
-    with Quarantine(quarantine_dir, config.name, cleaning.max_bad_rows) as quarantine:
-        quarantine.take(raw.rows_read, raw.rejected)
-    left, steps = clean_interactions(
-        cleaning,
-        raw.interactions,
-        raw.order,
-        platform=source.platform,
-        max_users=source.max_users,
+    folder = work / config.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    raw = read_source(config.source, data_root)
+    items = Coding()
+    with (
+        Quarantine(quarantine_dir, config.name, config.cleaning.max_bad_rows) as quarantine,
+        Spill(folder / "events", "user_id", working_bytes) as events,
+        Spill(folder / "raw_items", "item_id", working_bytes) as raw_items,
+    ):
+        for rows in gathered(_taken(raw.interactions, quarantine, tell), working_bytes):
+            code = pl.Series("item", items.codes(rows["item_id"]))
+            events.add(rows.select("user_id", code, "timestamp"))
+        for rows in gathered(_taken(raw.items, quarantine, tell), working_bytes):
+            raw_items.add(rows)
+    clean = clean_events(_rules(config, raw.order, seed), events, folder / "clean", tell)
+    events.remove()
+    if clean.steps.left == 0:
+        described = config.source.describe()
+        raise ValueError(why_empty(config.name, described, config.cleaning, clean.steps))
+    item_ids, place = _left(items, clean)
+    StringTable.of(item_ids).save(folder / _ITEM_IDS)
+    tell("texts")
+    most_chars = config.cleaning.max_text_chars
+    texts = write_texts(raw_items, item_ids, most_chars, folder / _TEXTS, working_bytes)
+    raw_items.remove()
+    tell("events in order")
+    finish = Finish(raw.order == "sequence", hash_text(config.name), place, hash_texts(item_ids))
+    shards = finish.all(clean, folder / "shards")
+    return Domain(
+        name=config.name,
+        platform=config.source.platform,
+        order=raw.order,
+        shards=shards,
+        item_ids=folder / _ITEM_IDS,
+        texts=folder / _TEXTS,
+        report=_report(config, raw.order, quarantine, clean.steps, shards, len(item_ids), texts),
+    )
+
+
+def _rules(config: DomainConfig, order: Order, seed: int) -> CleaningRules:
+    return CleaningRules(
+        cleaning=config.cleaning,
+        platform=config.source.platform,
+        sequence_domain=config.name if order == "sequence" else None,
+        max_users=config.source.max_users,
         seed=seed,
     )
-    if left.is_empty():
-        raise ValueError(why_empty(config.name, source.describe(), cleaning, steps))
-    interactions = left.sort("user_id", "timestamp", "item_id")
-    if raw.order == "sequence":
-        number = pl.int_range(pl.len(), dtype=pl.Int64).over("user_id").alias("timestamp")
-        interactions = interactions.with_columns(number)
-    items, texts = _items(interactions, raw.items, cleaning.max_text_chars)
-    report = domain_report(
-        source.describe(),
-        raw.order,
+
+
+def _report(
+    config: DomainConfig,
+    order: Order,
+    quarantine: Quarantine,
+    steps: StepCounts,
+    shards: Sequence[Shard],
+    n_items: int,
+    texts: TextCounts,
+) -> DomainReport:
+    return domain_report(
+        config.source.describe(),
+        order,
         rows_read=quarantine.rows_read,
         rejected=quarantine.counts(),
         steps=steps,
-        lengths=interactions["user_id"].rle().struct["len"].to_numpy(),
-        n_items=items.height,
+        lengths=np.concatenate([shard.column("lengths") for shard in shards]),
+        n_items=n_items,
         texts=texts,
     )
-    return Domain(config.name, source.platform, raw.order, interactions, items, report)
 
 
-def _items(
-    interactions: pl.DataFrame, raw: pl.DataFrame, max_chars: int
-) -> tuple[pl.DataFrame, TextCounts]:
-    needed = interactions.select(pl.col("item_id").unique().sort())
-    best = best_texts(raw.join(needed, on="item_id", how="semi"), "item_id", max_chars)
-    joined = needed.join(best, on="item_id", how="left", maintain_order="left")
-    items = joined.select("item_id", pl.col("text").fill_null(""))
-    counts = TextCounts(
-        empty=int((items["text"] == "").sum()),
-        html=int(joined["html"].sum()),
-        cut=int(joined["cut"].sum()),
-        without_events=raw.join(needed, on="item_id", how="anti")["item_id"].n_unique(),
-        repeated=raw.height - raw["item_id"].n_unique(),
-    )
-    return items, counts
+def _taken(
+    parts: Iterable[Part], quarantine: Quarantine, tell: Callable[[str], None]
+) -> Iterator[pl.DataFrame]:
+    """The parts' good rows; the bad ones go to the quarantine."""
+    for part in parts:
+        quarantine.take(part.rows_read, part.rejected)
+        tell(f"{quarantine.rows_read:,} rows read")
+        yield part.rows
+
+
+def _left(items: Coding, clean: CleanEvents) -> tuple[pl.Series, NDArray[np.int32]]:
+    """The ids of the items left, sorted, and the place of each code among them, int32 [codes]."""
+    ids = items.strings()
+    codes = np.flatnonzero(clean.item_counts)
+    order = ids[codes].arg_sort().to_numpy()
+    place = np.full(len(ids), -1, dtype=np.int32)
+    place[codes[order]] = np.arange(len(codes), dtype=np.int32)
+    return ids[codes[order]], place

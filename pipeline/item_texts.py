@@ -6,9 +6,18 @@ whichever stands first in the file means nothing.
 
 from __future__ import annotations
 
-import polars as pl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pipeline.domain_report import TextCounts
 from pipeline.sources.text import cut_text, holds_markup, normalise_text
+from pipeline.spill import WORKING_BYTES, Spill
+from pipeline.string_table import StringTable, StringTableWriter
 
 
 def best_texts(rows: pl.DataFrame, key: str, max_chars: int) -> pl.DataFrame:
@@ -35,3 +44,72 @@ def best_texts(rows: pl.DataFrame, key: str, max_chars: int) -> pl.DataFrame:
         clean = clean.with_columns(pl.col("html", "cut").any().over(key))
         clean = clean.sort("chars", "text", descending=[True, False])
     return clean.unique(key, keep="first", maintain_order=True)
+
+
+def write_texts(
+    raw: Spill, item_ids: pl.Series, max_chars: int, path: Path, most: int = WORKING_BYTES
+) -> TextCounts:
+    """Write a StringTable with the best text of each item, "" if there is none.
+
+    Args:
+        raw: item_id String, text String (raw, may be null); may lack items and may repeat some.
+        item_ids: those wanted, each once.
+        max_chars: where texts are cut.
+        path: of the table; files with its name and `.N.part` are made beside it and removed.
+        most: bytes of texts to hold at a time, about.
+    """
+    wanted = pl.DataFrame(
+        {"item_id": item_ids, "place": np.arange(len(item_ids), dtype=np.int32)},
+    )
+    repeated = without_events = html = cut = 0
+    parts: list[_TextPart] = []
+    for rows in raw.partitions():
+        repeated += rows.height - rows["item_id"].n_unique()
+        unwanted = rows.join(wanted, on="item_id", how="anti")
+        without_events += unwanted["item_id"].n_unique()
+        best = best_texts(rows.join(wanted, on="item_id"), "place", max_chars).sort("place")
+        html += int(best["html"].sum())
+        cut += int(best["cut"].sum())
+        parts.append(_TextPart.write(path.with_suffix(f".{len(parts)}.part"), best))
+    empty = 0
+    with StringTableWriter(path) as writer:
+        for texts in _in_order(parts, len(item_ids), most):
+            empty += int((texts == "").sum())
+            writer.add(texts)
+    for part in parts:
+        part.path.unlink()
+    return TextCounts(empty, html, cut, without_events, repeated)
+
+
+@dataclass(frozen=True)
+class _TextPart:
+    """Some items' texts in a file, and their places: int32 [n], increasing."""
+
+    path: Path
+    places: NDArray[np.int32]
+    chars: int
+
+    @classmethod
+    def write(cls, path: Path, best: pl.DataFrame) -> _TextPart:
+        StringTable.of(best["text"]).save(path)
+        return cls(path, best["place"].to_numpy().copy(), int(best["chars"].sum()))
+
+    def between(self, first: int, last: int) -> pl.DataFrame:
+        """The texts of the places first .. last - 1 that are here."""
+        start, stop = np.searchsorted(self.places, [first, last])
+        texts = StringTable.open(self.path).series(int(start), int(stop))
+        return pl.DataFrame({"place": self.places[start:stop], "text": texts})
+
+
+def _in_order(parts: list[_TextPart], n_items: int, most: int) -> Iterator[pl.Series]:
+    size = sum(part.chars for part in parts) + 16 * n_items
+    step = max(1, n_items * most // max(size, 1))
+    for first in range(0, n_items, step):
+        last = min(first + step, n_items)
+        found = pl.concat([_NO_TEXTS, *(part.between(first, last) for part in parts)])
+        every = pl.int_range(first, last, dtype=pl.Int32, eager=True).alias("place").to_frame()
+        texts = every.join(found, on="place", how="left", maintain_order="left")["text"]
+        yield texts.fill_null("")
+
+
+_NO_TEXTS = pl.DataFrame(schema={"place": pl.Int32, "text": pl.String})

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.corpus import Corpus, person_key
+from pipeline.corpus import Corpus
 from pipeline.histories import TRAIN, Ints, Roles
+from pipeline.row_keys import person_key
 from pipeline.stable_hash import UInt64Array, hash_texts, mixed
 
 

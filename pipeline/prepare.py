@@ -8,6 +8,7 @@ oracle/             DOMAIN.npz, the truth behind a simulated domain
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ CORPUS = "corpus"
 DATA = "data.json"
 ORACLE = "oracle"
 QUARANTINE = "quarantine"
+_WORK = "domains"
 
 
 def source_fingerprints(config: RunConfig, data_root: Path) -> list[str]:
@@ -41,18 +43,30 @@ def make_corpus(config: RunConfig, data_root: Path, context: StageContext) -> di
     Raises:
         ValueError: a file that cannot be read, too many bad rows, or a domain left empty.
     """
+    work = context.scratch / _WORK
+    shutil.rmtree(work, ignore_errors=True)
     domains = []
     for number, domain in enumerate(config.domains):
-        context.progress.update(number, len(config.domains), "domains", domain.name)
+
+        def tell(what: str, number: int = number, name: str = domain.name) -> None:
+            context.progress.update(number, len(config.domains), "domains", f"{name}: {what}")
+
         domains.append(
-            build_domain(domain, data_root, context.output / QUARANTINE, seed=config.seed)
+            build_domain(
+                domain,
+                data_root,
+                context.output / QUARANTINE,
+                work,
+                seed=config.seed,
+                tell=tell,
+            )
         )
         if has_oracle(domain.source):
             (context.output / ORACLE).mkdir(exist_ok=True)
             oracle = simulated_oracle(domain.source)
             oracle.save(context.output / ORACLE / f"{domain.name}.npz")
-    corpus = build_corpus(domains)
-    corpus.save(context.output / CORPUS)
+    corpus = build_corpus(domains, context.output / CORPUS)
+    shutil.rmtree(work)
     write_json(context.output / DATA, describe(corpus, domains))
     context.progress.note(
         f"{len(domains)} domains, {corpus.n_users:,} users, {corpus.n_items:,} items, "

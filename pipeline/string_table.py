@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -11,43 +11,53 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+_SCHEMA = pa.schema([("string", pa.large_string())])
+_BATCH = 1 << 17
+
 
 class StringTable(Sequence[str]):
     """Strings in one Arrow column (large_string, no nulls); slices give lists."""
 
     def __init__(self, strings: Any) -> None:
-        """Wrap a pyarrow Array of type large_string."""
+        """Wrap a pyarrow ChunkedArray of type large_string."""
         self._strings = strings
 
     @classmethod
     def of(cls, strings: pl.Series | Sequence[str]) -> StringTable:
         """From a polars Series or any sequence of str."""
-        values = strings.to_list() if isinstance(strings, pl.Series) else list(strings)
-        return cls(pa.array(values, type=pa.large_string()))
+        column = strings if isinstance(strings, pl.Series) else pl.Series(strings, dtype=pl.String)
+        return cls(pa.chunked_array([_arrow(column)]))
 
     @classmethod
     def open(cls, path: Path) -> StringTable:
-        """Map what `save` wrote."""
-        column = pa.ipc.open_file(pa.memory_map(str(path))).read_all().column(0)
-        return cls(column.chunk(0) if column.num_chunks else pa.array([], pa.large_string()))
+        """Map what `StringTableWriter` wrote."""
+        return cls(pa.ipc.open_file(pa.memory_map(str(path))).read_all().column(0))
 
     def save(self, path: Path) -> None:
-        """Write one Arrow IPC file of one column and one batch."""
-        batch = pa.record_batch([self._strings], names=["string"])
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-            writer.write_batch(batch)
+        """Write one Arrow IPC file of one column."""
+        with StringTableWriter(path) as writer:
+            for batch in self.batches():
+                writer.add(batch)
+
+    def batches(self) -> Iterator[pl.Series]:
+        """The strings in order, some at a time."""
+        for start in range(0, len(self), _BATCH):
+            yield self.series(start, start + _BATCH)
+
+    def series(self, start: int, stop: int) -> pl.Series:
+        """The strings start .. stop - 1 as a polars Series."""
+        return pl.Series(pl.from_arrow(self._strings.slice(start, stop - start)), dtype=pl.String)
 
     def digest(self) -> str:
         """SHA-256 (hex) of the strings in order, each with its length."""
-        encoded = [string.encode("utf-8") for string in self]
-        lengths = np.array([len(string) for string in encoded], dtype=np.int64)
-        return hashlib.sha256(lengths.tobytes() + b"".join(encoded)).hexdigest()
+        return _digest(lambda: self._strings.chunks)
 
     def __len__(self) -> int:
         return len(self._strings)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._strings.to_pylist())
+        for batch in self.batches():
+            yield from batch.to_list()
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -60,3 +70,74 @@ class StringTable(Sequence[str]):
             raise IndexError(f"string {index} of a table of {len(self)}")
         string: str = self._strings[int(index)].as_py()
         return string
+
+
+class StringTableWriter:
+    """Writes a StringTable's file a batch at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin the file."""
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._sink, _SCHEMA)
+
+    def __enter__(self) -> StringTableWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write the file's end, without which it cannot be read; closing twice does no harm."""
+        if not self._sink.closed:
+            self._writer.close()
+            self._sink.close()
+
+    def add(self, strings: pl.Series) -> None:
+        """Append strings (String, no nulls)."""
+        if len(strings):
+            self._writer.write_batch(pa.record_batch([_arrow(strings)], schema=_SCHEMA))
+
+
+def file_batches(path: Path) -> Iterator[pl.Series]:
+    """The strings of a StringTable's file as they were added, read and not mapped.
+
+    Mapped pages count as the process's memory for as long as the map stands.
+    """
+    for chunk in _file_chunks(path):
+        yield pl.Series(pl.from_arrow(chunk), dtype=pl.String)
+
+
+def file_digest(path: Path) -> str:
+    """`StringTable.digest` of a file, which is read and not mapped."""
+    return _digest(lambda: _file_chunks(path))
+
+
+def _file_chunks(path: Path) -> Iterator[Any]:
+    with pa.OSFile(str(path)) as source:
+        reader = pa.ipc.open_file(source)
+        for number in range(reader.num_record_batches):
+            yield reader.get_batch(number).column(0)
+
+
+def _arrow(strings: pl.Series) -> Any:
+    """One large_string array that holds these strings alone."""
+    array = strings.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    return array.cast(pa.large_string())
+
+
+def _digest(chunks: Callable[[], Iterable[Any]]) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks():
+        digest.update(np.diff(_ends(chunk)).data)
+    for chunk in chunks():
+        ends, data = _ends(chunk), chunk.buffers()[2]
+        if data is not None:
+            digest.update(memoryview(data)[ends[0] : ends[-1]])
+    return digest.hexdigest()
+
+
+def _ends(chunk: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Where each string begins in the chunk's bytes, and where the last one ends."""
+    if len(chunk) == 0:
+        return np.zeros(1, dtype=np.int64)
+    return np.frombuffer(chunk.buffers()[1], dtype=np.int64)[chunk.offset :][: len(chunk) + 1]

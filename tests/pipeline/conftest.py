@@ -1,8 +1,12 @@
 """Small domains and corpora, built through the real path from a file."""
 
 import csv
-from collections.abc import Callable, Iterable
+import importlib.util
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -21,6 +25,7 @@ Event = tuple[str, str, int]
 def domain_of(tmp_path_factory) -> Callable[..., Domain]:
     """domain_of(name, [(user, item, time), ...]): the domain that a CSV file of these gives."""
     folder: Path = tmp_path_factory.mktemp("domains")
+    numbers = itertools.count()
 
     def build(
         name: str, events: Iterable[Event], *, order: str = "time", platform: str = "main", **more
@@ -33,16 +38,42 @@ def domain_of(tmp_path_factory) -> Callable[..., Domain]:
         columns = {"timestamp": None} if order == "sequence" else {}
         source = {"format": "table", "interactions": str(file), "platform": platform}
         config = {"name": name, "source": source | {"columns": columns}, "cleaning": more}
-        return build_domain(DomainConfig.model_validate(config), folder, folder / "quarantine")
+        work = folder / f"{next(numbers)}"
+        return build_domain(DomainConfig.model_validate(config), folder, work / "refused", work)
 
     return build
 
 
 @pytest.fixture(scope="session")
-def corpus_of(domain_of) -> Callable[..., Corpus]:
+def merge(tmp_path_factory) -> Callable[..., Corpus]:
+    """merge([domain, ...]): their corpus, in a folder of its own."""
+    folder: Path = tmp_path_factory.mktemp("corpora")
+    numbers = itertools.count()
+
+    def build(domains: Sequence[Domain]) -> Corpus:
+        return build_corpus(domains, folder / f"{next(numbers)}")
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def corpus_of(domain_of, merge) -> Callable[..., Corpus]:
     """corpus_of({name: events}): a corpus of timed domains of one platform."""
 
     def build(domains: dict[str, list[Event]]) -> Corpus:
-        return build_corpus([domain_of(name, events) for name, events in domains.items()])
+        return merge([domain_of(name, events) for name, events in domains.items()])
 
     return build
+
+
+@pytest.fixture(scope="session")
+def reference() -> ModuleType:
+    """The specification of preparing; tests have no packages to import it from."""
+    name = "reference_corpus"
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,6 +1,7 @@
 import random
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,11 +9,10 @@ from hypothesis import strategies as st
 from pipeline.corpus import (
     Corpus,
     build_corpus,
-    person_key,
     shared_users,
     size_groups,
-    user_key,
 )
+from pipeline.row_keys import person_key, user_ids, user_key, user_keys
 
 # Few people, items and times, so that ties and people shared by domains are the rule.
 events = st.lists(
@@ -49,14 +49,14 @@ def test_people_shared_by_domains_are_one_row_in_time_order(corpus_of):
     assert corpus.event_users.tolist() == [0, 0, 0, 1, 2, 2]
 
 
-def test_equal_ids_on_different_platforms_are_different_people(domain_of):
-    corpus = build_corpus([domain_of("a", A), domain_of("b", B, platform="other")])
+def test_equal_ids_on_different_platforms_are_different_people(domain_of, merge):
+    corpus = merge([domain_of("a", A), domain_of("b", B, platform="other")])
     assert list(corpus.user_keys) == ["main:u", "main:v", "other:u", "other:w"]
 
 
-def test_a_domain_without_times_never_interleaves(domain_of):
+def test_a_domain_without_times_never_interleaves(domain_of, merge):
     bare = [("u", "p", 0), ("u", "p", 0), ("u", "q", 0)]
-    corpus = build_corpus([domain_of("a", A), domain_of("b", bare, order="sequence")])
+    corpus = merge([domain_of("a", A), domain_of("b", bare, order="sequence")])
     assert rows(corpus) == {
         "main:b:u": [("b", "p", 0), ("b", "p", 1), ("b", "q", 2)],
         "main:u": [("a", "x", 1), ("a", "y", 5)],
@@ -85,12 +85,20 @@ def test_ties_are_broken_differently_for_different_people(corpus_of):
     assert 60 < first.count("x") < 140
 
 
-def test_ids_stay_as_they_are_and_keys_stay_unambiguous(domain_of):
-    corpus = build_corpus([domain_of("a", [("007", "NA", 1), ("b:7", "null", 2), ("50%", "x", 3)])])
+def test_ids_stay_as_they_are_and_keys_stay_unambiguous(domain_of, merge):
+    corpus = merge([domain_of("a", [("007", "NA", 1), ("b:7", "null", 2), ("50%", "x", 3)])])
     assert list(corpus.user_keys) == ["main:007", "main:50%25", "main:b%3A7"]
     assert list(corpus.item_ids) == ["NA", "null", "x"]
     assert user_key("main", "b:7") != user_key("main", "7", "b")
     assert person_key(user_key("main", "b:7", "d")) == user_key("main", "b:7")
+
+
+@given(st.lists(st.text("%:3A25ué", max_size=6)), st.none() | st.just("d"))
+def test_many_keys_are_the_keys_of_each_and_tell_the_user(users, domain):
+    column = pl.Series(users, dtype=pl.String)
+    keys = user_keys("main", column, domain)
+    assert keys.to_list() == [user_key("main", user, domain) for user in users]
+    assert user_ids("main", keys, domain).to_list() == users
 
 
 def test_a_corpus_comes_back_memory_mapped(corpus_of, tmp_path):
@@ -137,7 +145,7 @@ def test_an_absent_manifest_is_named(corpus_of, tmp_path):
         Corpus.open(tmp_path / "corpus")
 
 
-def test_the_fingerprint_knows_every_part(corpus_of, domain_of):
+def test_the_fingerprint_knows_every_part(corpus_of, domain_of, merge):
     prints = {
         corpus.fingerprint()
         for corpus in (
@@ -146,18 +154,18 @@ def test_the_fingerprint_knows_every_part(corpus_of, domain_of):
             corpus_of({"a": [*A[:2], ("v", "x", 3)]}),
             corpus_of({"a": [*A[:2], ("v", "y", 2)]}),
             corpus_of({"a": [*A[:2], ("w", "x", 2)]}),
-            build_corpus([domain_of("a", A, platform="other")]),
+            merge([domain_of("a", A, platform="other")]),
         )
     }
     assert len(prints) == 6
 
 
-def test_two_domains_of_one_name_or_none_are_refused(domain_of):
+def test_two_domains_of_one_name_or_none_are_refused(domain_of, merge):
     domain = domain_of("a", A)
     with pytest.raises(ValueError, match="two domains are called 'a'"):
-        build_corpus([domain, domain])
+        merge([domain, domain])
     with pytest.raises(ValueError, match="a corpus needs a domain"):
-        build_corpus([])
+        merge([])
 
 
 def test_large_domains_have_their_share_of_interactions(corpus_of):
@@ -184,6 +192,6 @@ def test_beauty_and_toys_share_their_people(data_folder, tmp_path):
     for name in ("beauty", "toys"):
         source = {"format": "sequences", "path": f"amazon2014/{name}"}
         config = DomainConfig.model_validate({"name": name, "source": source})
-        domains.append(build_domain(config, data_folder, tmp_path))
+        domains.append(build_domain(config, data_folder, tmp_path, tmp_path))
     random.Random(0).shuffle(domains)
-    assert list(shared_users(build_corpus(domains)).values()) == [2_054]
+    assert list(shared_users(build_corpus(domains, tmp_path / "corpus")).values()) == [2_054]

@@ -17,7 +17,7 @@ def build(tmp_path, text, items=None, seed=0, source=None, **cleaning):
         (tmp_path / "i.csv").write_text("item_id,title\n" + items, encoding="utf-8")
         config["items"] = "i.csv"
     domain = DomainConfig.model_validate({"name": "toys", "source": config, "cleaning": cleaning})
-    return build_domain(domain, tmp_path, tmp_path / "quarantine", seed=seed)
+    return build_domain(domain, tmp_path, tmp_path / "quarantine", tmp_path / "work", seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +138,6 @@ def test_all_of_amazon_comes_through(data_folder, tmp_path):
     for name, interactions in counts.items():
         source = {"format": "sequences", "path": f"amazon2014/{name}"}
         config = DomainConfig.model_validate({"name": name, "source": source})
-        report = build_domain(config, data_folder, tmp_path).report
+        report = build_domain(config, data_folder, tmp_path, tmp_path).report
         assert (report.interactions, report.interactions_read) == (interactions, interactions)
         assert (report.rejected, report.empty_texts) == ({}, 0)

@@ -3,8 +3,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pipeline.corpus import build_corpus, person_key
 from pipeline.pairs import PairsConfig, next_item_pairs
+from pipeline.row_keys import person_key
 from pipeline.splits import SplitConfig, assign_roles
 
 ALL = PairsConfig(held_out_users=0.3, max_held_out=None)
@@ -17,10 +17,10 @@ def chains(domain: str, people: range, length: int = 5):
 
 
 @pytest.fixture(scope="module")
-def corpus(domain_of):
+def corpus(domain_of, merge):
     timed = [domain_of(name, chains(name, people)) for name, people in
              (("a", range(60)), ("b", range(30, 50)))]  # fmt: skip
-    return build_corpus([*timed, domain_of("c", chains("c", range(40, 60)), order="sequence")])
+    return merge([*timed, domain_of("c", chains("c", range(40, 60)), order="sequence")])
 
 
 def described(corpus, pairs):
@@ -74,16 +74,16 @@ def test_limits_hold_for_each_domain_and_keep_the_same_pairs(corpus):
         assert described(corpus, limited) < described(corpus, whole)
 
 
-def test_an_item_is_never_its_own_next(domain_of):
+def test_an_item_is_never_its_own_next(domain_of, merge):
     bare = [("u", item, 0) for item in "ppqqp"]
-    corpus = build_corpus([domain_of("a", bare, order="sequence")])
+    corpus = merge([domain_of("a", bare, order="sequence")])
     parts = next_item_pairs(corpus, np.zeros(5, dtype=np.int8), ALL, seed=0)
     found = [pair[2:] for part in parts for pair in described(corpus, part)]
     assert sorted(found) == [("p", "q"), ("q", "p")]
 
 
-def test_adding_a_domain_moves_nobody(corpus, domain_of):
-    alone = build_corpus([domain_of("a", chains("a", range(60)))])
+def test_adding_a_domain_moves_nobody(corpus, domain_of, merge):
+    alone = merge([domain_of("a", chains("a", range(60)))])
     for more, fewer in zip(
         next_item_pairs(corpus, assign_roles(corpus, SplitConfig()), ALL, seed=3),
         next_item_pairs(alone, assign_roles(alone, SplitConfig()), ALL, seed=3),

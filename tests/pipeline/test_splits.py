@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.corpus import build_corpus
 from pipeline.splits import (
     TEST,
     TRAIN,
@@ -114,8 +113,8 @@ def test_time_cuts_at_the_given_seconds(corpus_of):
     }  # fmt: skip
 
 
-def test_time_needs_times(domain_of):
-    corpus = build_corpus([domain_of("a", A, order="sequence")])
+def test_time_needs_times(domain_of, merge):
+    corpus = merge([domain_of("a", A, order="sequence")])
     with pytest.raises(ValueError, match="the domain a has no times"):
         assign_roles(corpus, SplitConfig(kind="time", validation_from=1, test_from=2))
 
@@ -179,9 +178,9 @@ def test_the_latest_events_stay_and_what_was_seen_stays_whole(corpus_of):
     assert named(corpus, case[2]) == ["a1", "a2", "a3"]
 
 
-def test_a_target_that_was_seen_before_is_not_among_the_seen(domain_of):
+def test_a_target_that_was_seen_before_is_not_among_the_seen(domain_of, merge):
     bare = [("u", item, 0) for item in ("p", "q", "p", "p")]
-    corpus = build_corpus([domain_of("a", bare, order="sequence")])
+    corpus = merge([domain_of("a", bare, order="sequence")])
     roles = assign_roles(corpus, SplitConfig())
     (case,) = as_list(evaluation_cases(corpus, roles, "a", "test", 50, own_domain_only=False))
     assert [named(corpus, part) for part in case[1:3]] == [["p", "q", "p"], ["q"]]

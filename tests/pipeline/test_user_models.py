@@ -37,8 +37,8 @@ def folders(tmp_path_factory) -> TaskFolders:
         source = {"format": "simulated", "catalogue": name, "population": 200, "items": 40}
         config = {"name": name, "source": source | {"share": share, "mean_history": 6}}
         domain = DomainConfig.model_validate(config)
-        domains.append(build_domain(domain, folder, folder / "quarantine"))
-    build_corpus(domains).save(folder / "corpus")
+        domains.append(build_domain(domain, folder, folder / "quarantine", folder / "work"))
+    build_corpus(domains, folder / "corpus")
     return TaskFolders(corpus=folder / "corpus", vectors=None)
 
 

@@ -22,12 +22,14 @@ def domains(tmp_path_factory):
         DomainConfig(name=name, source=source, cleaning={"k_core": 5})
         for name, source in marketplace(seed=0).items()
     ]
-    return {config.name: build_domain(config, folder, folder) for config in configs}
+    return {
+        config.name: build_domain(config, folder, folder, folder / "work") for config in configs
+    }
 
 
 @pytest.fixture(scope="module")
-def corpus(domains):
-    return build_corpus(list(domains.values()))
+def corpus(domains, tmp_path_factory):
+    return build_corpus(list(domains.values()), tmp_path_factory.mktemp("corpus"))
 
 
 def ndcg(corpus, cases, scorer) -> float:
