@@ -22,9 +22,14 @@ class Coding:
 
     def codes(self, strings: pl.Series) -> NDArray[np.int32]:
         """The number of each string (String, no nulls), int32 [n]."""
+        assert strings.null_count() == 0, strings.name
         codes = strings.cast(self._kind).to_physical().to_numpy().astype(np.int32)
         self._count = max(self._count, int(codes.max(initial=-1)) + 1)
         return codes
+
+    def __len__(self) -> int:
+        """Distinct strings so far."""
+        return self._count
 
     def strings(self) -> pl.Series:
         """The distinct strings so far, by number."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import polars as pl
 
+from pipeline.coding import Coding
 from pipeline.sources.pieces import Piece, Rules, bounded
 from pipeline.sources.tables import EARLIEST, LATEST, Part, joined_text
 from pipeline.sources.times import TimeUnit, unix_seconds
@@ -93,35 +94,26 @@ def _rules(unit: TimeUnit | None, *, rated: bool) -> Rules:
 
 
 class EventNumbers:
-    """Numbers the events of every user from 0, in the order in which they are shown."""
+    """Numbers events in the order in which they are shown, so that each user's stay in order."""
 
     def __init__(self) -> None:
-        self._shown: dict[str, int] = {}
+        self._shown = 0
 
     def added(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows with their event's number as `timestamp` Int64."""
-        users = rows["user_id"].unique()
-        before = pl.DataFrame(
-            {"user_id": users, "before": [self._shown.get(user, 0) for user in users]},
-            schema={"user_id": pl.String, "before": pl.Int64},
-        )
-        place = pl.int_range(pl.len(), dtype=pl.Int64).over("user_id") + pl.col("before")
-        numbered = rows.join(before, on="user_id", how="left", maintain_order="left")
-        numbered = numbered.with_columns(place.alias("timestamp"))
-        for user, last in numbered.group_by("user_id").agg(pl.col("timestamp").max()).iter_rows():
-            self._shown[user] = last + 1
-        return numbered.drop("before")
+        numbers = pl.int_range(self._shown, self._shown + pl.len(), dtype=pl.Int64)
+        self._shown += rows.height
+        return rows.with_columns(numbers.alias("timestamp"))
 
 
 class SeenUsers:
     """Remembers which users have had their line, for files in which each may have only one."""
 
     def __init__(self) -> None:
-        self._seen: set[str] = set()
+        self._seen = Coding()
 
     def repeated(self, users: pl.Series) -> pl.Series:
         """Whether each user stood before, in these or in earlier ones; Boolean."""
-        earlier = pl.Series([user in self._seen for user in users], dtype=pl.Boolean)
-        again = earlier | ~users.is_first_distinct()
-        self._seen.update(users)
-        return again
+        before = len(self._seen)
+        earlier = pl.Series(self._seen.codes(users) < before)
+        return earlier | ~users.is_first_distinct()

@@ -40,7 +40,7 @@ class Part:
     """A bounded piece of a table.
 
     rows: of interactions: user_id String, item_id String, timestamp Int64 (unix seconds; for
-        order `sequence` the event's number in its user's row); of items: item_id String, text
+        order `sequence` a number that grows along its user's row); of items: item_id String, text
         String (raw). Row order means nothing. About 250,000 rows at most.
     rows_read: data rows behind it, good and bad.
     left_out: good rows that the source's config leaves out (`min_rating`).

@@ -43,7 +43,7 @@ def test_without_times_the_order_is_that_of_the_rows(tmp_path):
     guess = FORMATS["recbole"].recognise(Sight(tmp_path))
     tables = read(file, **guess.fields)
     assert tables.order == "sequence"
-    assert tables.interactions.rows() == [("u", "a", 0), ("v", "a", 0), ("u", "b", 1)]
+    assert tables.interactions.rows() == [("u", "a", 0), ("v", "a", 1), ("u", "b", 2)]
 
 
 def test_a_bad_row_is_named_with_its_line(events):

@@ -52,7 +52,7 @@ def test_without_a_time_column_the_rows_of_a_user_are_in_order(tmp_path):
     text = "user_id,item_id\nu,b\nv,c\nu,a\n"
     raw = read(tmp_path, text, columns={"timestamp": None})
     assert raw.order == "sequence"
-    assert raw.interactions.rows() == [("u", "b", 0), ("v", "c", 0), ("u", "a", 1)]
+    assert raw.interactions.rows() == [("u", "b", 0), ("v", "c", 1), ("u", "a", 2)]
     assert raw.items.height == 0
 
 
