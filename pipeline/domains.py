@@ -29,10 +29,12 @@ from pipeline.shards import Shard
 from pipeline.sources import SourceConfig
 from pipeline.sources.options import checked_name
 from pipeline.sources.registry import read_source
-from pipeline.sources.tables import Order, Part, no_interactions
+from pipeline.sources.tables import Order, Part, RawTables, no_interactions
 from pipeline.spill import WORKING_BYTES, Spill, gathered
 from pipeline.stable_hash import hash_text, hash_texts
 from pipeline.string_table import StringTable
+
+Tell = Callable[[str], None]
 
 _ITEM_IDS, _TEXTS = "item_ids.arrow", "texts.arrow"
 
@@ -115,16 +117,42 @@ def build_domain(
     work: Path,
     *,
     seed: int = 0,
-    tell: Callable[[str], None] = lambda what: None,
+    tell: Tell = lambda what: None,
+) -> Domain:
+    """Read and clean one domain: `clean_domain` of what its source gives.
+
+    Args:
+        config: the domain.
+        data_root: the folder that relative paths start from.
+        quarantine_dir: see `clean_domain`, as for all that follow.
+        work: as said.
+        seed: as said.
+        tell: as said.
+
+    Raises:
+        ValueError: a file or column is absent; and as `clean_domain` does.
+    """
+    raw = read_source(config.source, data_root)
+    return clean_domain(config, raw, quarantine_dir, work, seed=seed, tell=tell)
+
+
+def clean_domain(
+    config: DomainConfig,
+    raw: RawTables,
+    quarantine_dir: Path,
+    work: Path,
+    *,
+    seed: int = 0,
+    tell: Tell = lambda what: None,
     working_bytes: int = WORKING_BYTES,
 ) -> Domain:
-    """Read and clean one domain.
+    """Clean one domain's tables, which are drawn once.
 
     Rejected rows go to quarantine_dir/DOMAIN.jsonl, which is written only if there are any.
 
     Args:
         config: the domain.
-        data_root: the folder that relative paths start from.
+        raw: what its source gives.
         quarantine_dir: made if absent.
         work: where work/DOMAIN is made, in which the domain lies; the caller removes it.
         seed: of the choice of users under `max_users`; one for all domains of a run.
@@ -132,13 +160,12 @@ def build_domain(
         working_bytes: of the tables that are worked on at a time; changes nothing else.
 
     Raises:
-        ValueError: a file or column is absent, more rows are bad than max_bad_rows, or nothing
+        ValueError: a file is damaged as a whole, more rows are bad than max_bad_rows, or nothing
             is left after cleaning; the message says what, where and what to do.
     """
     folder = work / config.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    raw = read_source(config.source, data_root)
     items = Coding()
     with (
         Quarantine(quarantine_dir, config.name, config.cleaning.max_bad_rows) as quarantine,
@@ -206,9 +233,7 @@ def _report(
     )
 
 
-def _taken(
-    parts: Iterable[Part], quarantine: Quarantine, tell: Callable[[str], None]
-) -> Iterator[pl.DataFrame]:
+def _taken(parts: Iterable[Part], quarantine: Quarantine, tell: Tell) -> Iterator[pl.DataFrame]:
     """The parts' good rows; the bad ones go to the quarantine."""
     for part in parts:
         quarantine.take(part.rows_read, part.rejected)

@@ -19,6 +19,8 @@ from pipeline.sources.text import cut_text, holds_markup, normalise_text
 from pipeline.spill import WORKING_BYTES, Spill
 from pipeline.string_table import StringTable, StringTableWriter
 
+_SLICE = 20_000  # texts held as Python's strings at a time
+
 
 def best_texts(rows: pl.DataFrame, key: str, max_chars: int) -> pl.DataFrame:
     """One clean text a key, with what was done to any of its texts.
@@ -32,18 +34,22 @@ def best_texts(rows: pl.DataFrame, key: str, max_chars: int) -> pl.DataFrame:
         `key`, text String, chars UInt32 (its length), html Boolean (a text held tags or
         entities), cut Boolean (a text was cut); each key once, in no order.
     """
-    raw = [text or "" for text in rows["text"].to_list()]
-    whole = [normalise_text(text) for text in raw]
-    clean = rows.select(
-        key,
-        pl.Series("text", [cut_text(text, max_chars) for text in whole], dtype=pl.String),
-        pl.Series("html", [holds_markup(text) for text in raw], dtype=pl.Boolean),
-        pl.Series("cut", [len(text) > max_chars for text in whole], dtype=pl.Boolean),
-    ).with_columns(pl.col("text").str.len_chars().alias("chars"))
+    slices = [_cleaned(rows.select(key, "text"), max_chars) for rows in rows.iter_slices(_SLICE)]
+    clean = pl.concat(slices or [_cleaned(rows.select(key, "text"), max_chars)])
     if clean[key].is_duplicated().any():
         clean = clean.with_columns(pl.col("html", "cut").any().over(key))
         clean = clean.sort("chars", "text", descending=[True, False])
     return clean.unique(key, keep="first", maintain_order=True)
+
+
+def _cleaned(rows: pl.DataFrame, max_chars: int) -> pl.DataFrame:
+    raw = [text or "" for text in rows["text"].to_list()]
+    whole = [normalise_text(text) for text in raw]
+    return rows.with_columns(
+        pl.Series("text", [cut_text(text, max_chars) for text in whole], dtype=pl.String),
+        pl.Series("html", [holds_markup(text) for text in raw], dtype=pl.Boolean),
+        pl.Series("cut", [len(text) > max_chars for text in whole], dtype=pl.Boolean),
+    ).with_columns(pl.col("text").str.len_chars().alias("chars"))
 
 
 def write_texts(

@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 # What is worked on at a time. Our choice [D]: the peak of preparing is a few times as much.
-WORKING_BYTES = 48 << 20
+WORKING_BYTES = 64 << 20
 _FILES = 64
 _FIXED_BYTES = 16  # of a row, whatever its strings are
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.corpus import Corpus, build_corpus
-from pipeline.domains import DomainConfig, build_domain
+from pipeline.domains import DomainConfig, clean_domain
+from pipeline.sources.registry import read_source
 
 # Separators of keys, escapes of separators, letters of several bytes, and ids that look null.
 IDS = ["u", "v", ":", "%", "%3A", "u:v", "é", "日本", "007", "null", "NA", "a-rather-long-user-id"]
@@ -93,8 +94,9 @@ def test_preparing_in_parts_is_preparing_in_memory(
         whole = reference.reference_domain(config, folder, seed)
 
         def prepared(config=config):
-            return build_domain(
-                config, folder, folder / "q", folder / "w", seed=seed, working_bytes=working_bytes
+            raw = read_source(config.source, folder)
+            return clean_domain(
+                config, raw, folder / "q", folder / "w", seed=seed, working_bytes=working_bytes
             )
 
         if whole.interactions.is_empty():
@@ -134,7 +136,13 @@ def test_many_users_in_many_files(reference, tmp_path):
     configs = [config_of(tmp_path, number, given) for number in range(2)]
     wholes = [reference.reference_domain(config, tmp_path, 0) for config in configs]
     found = [
-        build_domain(config, tmp_path, tmp_path / "q", tmp_path / "w", working_bytes=40_000)
+        clean_domain(
+            config,
+            read_source(config.source, tmp_path),
+            tmp_path / "q",
+            tmp_path / "w",
+            working_bytes=40_000,
+        )
         for config in configs
     ]
     assert 1 < len(found[0].shards) < 64
