@@ -20,7 +20,7 @@ from pipeline.domains import Domain
 from pipeline.event_order import event_order
 from pipeline.shards import Shard
 
-RANGE_EVENTS = 1_500_000  # bounds the memory of merging; our choice [D]
+RANGE_EVENTS = 1_000_000  # bounds the memory of merging; our choice [D]
 _SAMPLES = 256  # keys looked at of each shard
 
 

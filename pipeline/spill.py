@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 # What is worked on at a time. Our choice [D]: the peak of preparing is a few times as much.
-WORKING_BYTES = 64 << 20
+WORKING_BYTES = 32 << 20
 _FILES = 64
 _FIXED_BYTES = 16  # of a row, whatever its strings are
 
@@ -117,26 +117,26 @@ class Spill:
     def _write(self, rows: pl.DataFrame) -> None:
         number = (rows[self._key].hash() % _FILES).to_numpy().astype(np.uint8)
         order = np.argsort(number, kind="stable")
-        ends = np.bincount(number, minlength=_FILES).cumsum()
-        rows = rows[order]
+        ends = np.bincount(number, minlength=_FILES).cumsum().tolist()
+        table = rows[order].to_arrow(compat_level=pl.CompatLevel.oldest())
+        row_bytes = table_bytes(rows) / rows.height
         for file, start, end in zip(self._files, [0, *ends[:-1]], ends, strict=True):
             if end > start:
-                file.add(rows[int(start) : int(end)])
+                file.add(table.slice(start, end - start), row_bytes)
 
 
 class _File:
     """One partition as an Arrow stream."""
 
     def __init__(self, path: Path, schema: Any) -> None:
-        self.size = 0
+        self.size = 0.0
         self._path = path
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_stream(self._sink, schema)
 
-    def add(self, rows: pl.DataFrame) -> None:
-        table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+    def add(self, table: Any, row_bytes: float) -> None:
         self._writer.write_table(table)
-        self.size += table_bytes(rows)
+        self.size += row_bytes * table.num_rows
 
     def close(self) -> None:
         if not self._sink.closed:
