@@ -9,6 +9,8 @@ oracle/             DOMAIN.npz, the truth behind a simulated domain
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,36 +45,48 @@ def make_corpus(config: RunConfig, data_root: Path, context: StageContext) -> di
     Raises:
         ValueError: a file that cannot be read, too many bad rows, or a domain left empty.
     """
-    work = context.scratch / _WORK
-    shutil.rmtree(work, ignore_errors=True)
-    domains = []
-    for number, domain in enumerate(config.domains):
-
-        def tell(what: str, number: int = number, name: str = domain.name) -> None:
-            context.progress.update(number, len(config.domains), "domains", f"{name}: {what}")
-
-        domains.append(
-            build_domain(
-                domain,
-                data_root,
-                context.output / QUARANTINE,
-                work,
-                seed=config.seed,
-                tell=tell,
-            )
-        )
-        if has_oracle(domain.source):
-            (context.output / ORACLE).mkdir(exist_ok=True)
-            oracle = simulated_oracle(domain.source)
-            oracle.save(context.output / ORACLE / f"{domain.name}.npz")
-    corpus = build_corpus(domains, context.output / CORPUS)
-    shutil.rmtree(work)
+    with _work_folder(context.scratch / _WORK) as work:
+        domains = [
+            _domain(config, number, data_root, work, context)
+            for number in range(len(config.domains))
+        ]
+        context.progress.update(len(domains), len(domains), "domains", "merging")
+        corpus = build_corpus(domains, context.output / CORPUS)
     write_json(context.output / DATA, describe(corpus, domains))
     context.progress.note(
         f"{len(domains)} domains, {corpus.n_users:,} users, {corpus.n_items:,} items, "
         f"{corpus.n_events:,} interactions"
     )
     return {"fingerprint": corpus.fingerprint()}
+
+
+def _domain(
+    config: RunConfig, number: int, data_root: Path, work: Path, context: StageContext
+) -> Domain:
+    """One domain in the work folder, and the truth behind it where that is known."""
+    domain = config.domains[number]
+
+    def tell(what: str) -> None:
+        context.progress.update(number, len(config.domains), "domains", f"{domain.name}: {what}")
+
+    quarantine = context.output / QUARANTINE
+    built = build_domain(domain, data_root, quarantine, work, seed=config.seed, tell=tell)
+    if has_oracle(domain.source):
+        (context.output / ORACLE).mkdir(exist_ok=True)
+        oracle = simulated_oracle(domain.source)
+        oracle.save(context.output / ORACLE / f"{domain.name}.npz")
+    return built
+
+
+@contextmanager
+def _work_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder that goes with the block, whatever becomes of it."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def describe(corpus: Corpus, domains: list[Domain]) -> dict[str, Any]:
