@@ -66,9 +66,9 @@ def hub_tables(hub: str, subset: str | None, revision: str) -> dict[str | None, 
     library = _library()
     try:
         builder = library.load_dataset_builder(hub, name=subset, revision=revision)
-        return streamed_tables(builder, f"hf://datasets/{hub}@{revision}/")
-    except _errors() as error:
+    except _errors(ValueError) as error:
         raise ValueError(_unreachable(hub, error)) from error
+    return streamed_tables(builder, f"hf://datasets/{hub}@{revision}/")
 
 
 def streamed_tables(builder: Any, root: str) -> dict[str | None, Any]:
