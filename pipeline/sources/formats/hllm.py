@@ -81,8 +81,9 @@ def _recognise(sight: Sight) -> Guess | None:
     example = time_example(_EVENTS, partial(delimited_pieces, file, layout=CSV))
     if example is not None and (unit := guessed_unit(example)) != "s":
         fields["timestamp_unit"] = unit
-    if "tag" in (names := column_names(_information(file))):
-        fields["text"] = [name for name in _TEXTS if name in names]
+    names = column_names(_information(file))
+    if (text := [name for name in _TEXTS if name in names]) != ["title", "description"]:
+        fields["text"] = text
     return Guess(fields, f"{file.name} and the items' titles in information/ are HLLM's pair")
 
 

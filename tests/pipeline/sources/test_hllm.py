@@ -66,6 +66,13 @@ def test_pixelrecs_tags_and_milliseconds_are_seen(tmp_path):
     assert tables.items["text"].to_list() == ["A Tour. Travel. Of the coast", "Soup. Food"]
 
 
+def test_titles_alone_are_enough(tmp_path):
+    write_pair(tmp_path, items="item_id,title\nB1,Quiet Hours\n")
+    found = recognise(tmp_path)
+    assert found.fields["text"] == ["title"]
+    assert read_source(found.config(), tmp_path).whole().items.rows() == [("B1", "Quiet Hours")]
+
+
 def test_two_data_sets_are_two_domains(tmp_path):
     write_pair(tmp_path)
     write_pair(tmp_path, "other.csv")
