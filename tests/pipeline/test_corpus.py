@@ -12,6 +12,7 @@ from pipeline.corpus import (
     shared_users,
     size_groups,
 )
+from pipeline.corpus_files import CorpusWriter
 from pipeline.row_keys import person_key, user_ids, user_key, user_keys
 
 # Few people, items and times, so that ties and people shared by domains are the rule.
@@ -195,3 +196,13 @@ def test_beauty_and_toys_share_their_people(data_folder, tmp_path):
         domains.append(build_domain(config, data_folder, tmp_path, tmp_path))
     random.Random(0).shuffle(domains)
     assert list(shared_users(build_corpus(domains, tmp_path / "corpus")).values()) == [2_054]
+
+
+def test_what_is_not_finished_is_not_there(tmp_path):
+    with (
+        pytest.raises(RuntimeError, match="broke off"),
+        CorpusWriter(tmp_path / "corpus") as writer,
+    ):
+        writer.add_items([pl.Series(["a"])], [pl.Series([""])])
+        raise RuntimeError("broke off")
+    assert list(tmp_path.iterdir()) == []
