@@ -143,43 +143,59 @@ def clean_events(
     return CleanEvents(tuple(shards), item_counts, steps)
 
 
+@dataclass(frozen=True)
+class _Users:
+    """The users of a partition, sorted by key.
+
+    keys: String [u].
+    hashes: uint64 [u], of their ids.
+    rows: int64 [events], the place of each event's user.
+    """
+
+    keys: pl.Series
+    hashes: UInt64Array
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rules: CleaningRules, user_ids: pl.Series) -> _Users:
+        """The users of events."""
+        coding = Coding()
+        codes = coding.codes(user_ids)
+        ids = coding.strings()
+        keys = user_keys(rules.platform, ids, rules.sequence_domain)
+        by_key = keys.arg_sort().to_numpy()
+        place = np.empty(len(ids), dtype=np.int64)
+        place[by_key] = np.arange(len(ids))
+        return cls(keys[by_key], hash_texts(ids[by_key]), place[codes])
+
+
 def _clean(
     rules: CleaningRules, rows: pl.DataFrame, limit: int | None, folder: Path
 ) -> tuple[Shard, list[int]]:
     """The events of some users as a shard, and how many were left after each step."""
-    coding = Coding()
-    codes = coding.codes(rows["user_id"])
-    ids = coding.strings()
-    texts = hash_texts(ids)
-    keys = user_keys(rules.platform, ids, rules.sequence_domain)
-    by_key = keys.arg_sort().to_numpy()
-    place = np.empty(len(ids), dtype=np.int64)
-    place[by_key] = np.arange(len(ids))
-    users, items, times = place[codes], rows["item"].to_numpy(), rows["timestamp"].to_numpy()
-    counts = [len(users)]
+    users = _Users.of(rules, rows["user_id"])
+    items, times = rows["item"].to_numpy(), rows["timestamp"].to_numpy()
+    # Each step is the places of the events that it leaves.
+    sampled = np.arange(rows.height)
     if limit is not None:
-        chosen = (_ranks(rules, texts) <= limit)[codes]
-        users, items, times = users[chosen], items[chosen], times[chosen]
-    counts.append(len(users))
-    order = event_order(users, times, items)
+        sampled = np.flatnonzero((_ranks(rules, users.hashes) <= limit)[users.rows])
+    distinct = sampled[event_order(users.rows[sampled], times[sampled], items[sampled])]
     if rules.sequence_domain is None:
-        order = order[_is_new(users[order], times[order], items[order])]
-    counts.append(len(order))
-    lengths = np.bincount(users[order], minlength=len(ids))
+        distinct = distinct[_is_new(users.rows[distinct], times[distinct], items[distinct])]
+    lengths = np.bincount(users.rows[distinct], minlength=len(users.keys))
     if (most := rules.cleaning.max_history) is not None:
-        order = order[(lengths <= most)[users[order]]]
         lengths[lengths > most] = 0
-    counts.append(len(order))
+    left = distinct[lengths[users.rows[distinct]] > 0]
     present = lengths > 0
     shard = Shard.write(
         folder,
-        keys[by_key].filter(pl.Series(present)),
+        users.keys.filter(pl.Series(present)),
         lengths=lengths[present],
-        hashes=mixed(hash_text(rules.platform), texts)[by_key][present],
-        items=items[order],
-        timestamps=times[order],
+        hashes=mixed(hash_text(rules.platform), users.hashes[present]),
+        items=items[left],
+        timestamps=times[left],
     )
-    return shard, counts
+    return shard, [rows.height, len(sampled), len(distinct), len(left)]
 
 
 def _is_new(*columns: NDArray[np.integer]) -> NDArray[np.bool_]:
@@ -191,9 +207,9 @@ def _is_new(*columns: NDArray[np.integer]) -> NDArray[np.bool_]:
     return new
 
 
-def _ranks(rules: CleaningRules, texts: UInt64Array) -> UInt64Array:
+def _ranks(rules: CleaningRules, hashes: UInt64Array) -> UInt64Array:
     """What decides who stays, of the hashes of user ids."""
-    return mixed(rules.seed, hash_text(rules.platform), texts)
+    return mixed(rules.seed, hash_text(rules.platform), hashes)
 
 
 def _largest_rank(rules: CleaningRules, events: Spill) -> int | None:
