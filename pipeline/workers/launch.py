@@ -9,10 +9,12 @@ run would silently begin at step 0.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
@@ -160,4 +162,10 @@ def _prepare(threads: int) -> None:
 
 
 def _peak_mb() -> float:
+    """The process's own peak; ru_maxrss may be that of the process that started it."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        kib = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        assert kib is not None
+        return round(int(kib[1]) / 1024, 1)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
