@@ -99,13 +99,16 @@ class Batch:
 class EpochBatches:
     """The global batches of one epoch, by number."""
 
-    def __init__(self, batches: "Batches", order: Int64, batch_tokens: int) -> None:
+    def __init__(self, batches: "Batches", order: Int64, batch_tokens: int, min_steps: int) -> None:
         self._batches = batches
         self._order = order
-        ends = np.cumsum(batches.windows.lengths[order])
+        lengths = batches.windows.lengths[order]
+        ends = np.cumsum(lengths)
         total = int(ends[-1])
-        self._n_batches = max(1, round(total / batch_tokens))
-        number = (ends - batches.windows.lengths[order]) * self._n_batches // total
+        # More would leave batches without a window.
+        least = min(min_steps, total // int(lengths.max()))
+        self._n_batches = max(1, least, round(total / batch_tokens))
+        number = (ends - lengths) * self._n_batches // total
         self._cuts = np.searchsorted(number, np.arange(self._n_batches + 1))
 
     def __len__(self) -> int:
@@ -124,6 +127,8 @@ class Batches:
         histories: rows of at least two events; shorter ones give nothing to learn.
         domain_starts: int64 [D + 1], the first item of each domain, and the number of items.
         batch_tokens: targets of a global batch, nearly.
+        min_epoch_steps: batches of an epoch at least, smaller ones if need be; fewer only where a
+            window is longer than such a batch.
         max_history: inputs of a window; None: whole rows.
         domain_temperature: a domain of n targets gets a share ~ n^temperature of an epoch. A
             window with targets of several domains is drawn by the mean of theirs. An epoch keeps
@@ -141,6 +146,7 @@ class Batches:
         *,
         batch_tokens: int,
         max_history: int | None,
+        min_epoch_steps: int = 1,
         domain_temperature: float = 1.0,
         seed: int,
     ) -> None:
@@ -148,7 +154,7 @@ class Batches:
         self.domain_starts = np.asarray(domain_starts, dtype=np.int64)
         offsets = np.asarray(histories.offsets, dtype=np.int64)
         self.windows = Windows.cut(offsets, max_history)
-        self._batch_tokens, self._seed = batch_tokens, seed
+        self._batch_tokens, self._min_epoch_steps, self._seed = batch_tokens, min_epoch_steps, seed
         self._check()
         self.domains = np.searchsorted(self.domain_starts, self.items, side="right") - 1
         self._repeats = None if domain_temperature == 1.0 else self._balance(domain_temperature)
@@ -167,7 +173,7 @@ class Batches:
             drawn = np.floor(self._repeats + rng.random(len(order))).astype(np.int64)
             order = np.repeat(order, drawn)
             order = order if len(order) else np.arange(1)
-        return EpochBatches(self, rng.permutation(order), self._batch_tokens)
+        return EpochBatches(self, rng.permutation(order), self._batch_tokens, self._min_epoch_steps)
 
     def pack(self, windows: Int64) -> Batch:
         """Pack these windows one after the other."""

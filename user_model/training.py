@@ -70,6 +70,7 @@ def train(
     batches = Batches(
         histories, domain_starts, batch_tokens=config.batch_tokens, seed=seed,
         max_history=config.max_history, domain_temperature=config.domain_temperature,
+        min_epoch_steps=config.min_epoch_steps,
     )  # fmt: skip
     if int(domain_starts[-1]) > model.items.n_items:
         raise ValueError(

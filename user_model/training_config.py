@@ -14,6 +14,11 @@ class TrainingConfig(BaseModel):
     batch_tokens: int = Field(
         4096, ge=1, description="Items of a global batch, over all workers, in whole histories."
     )
+    min_epoch_steps: int = Field(
+        16, ge=1,
+        description="Least steps of an epoch: where there are few histories, batches are smaller, "
+        "so that a small domain alone is not left untrained for want of steps (docs/log.md).",
+    )  # fmt: skip
     max_history: int | None = Field(
         50, ge=1, description="Items that the model sees at once; longer histories are cut into "
         "windows. Null: whole histories.",

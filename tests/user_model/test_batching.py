@@ -84,6 +84,21 @@ def test_batches_are_nearly_of_the_size_asked_for(circles, domain_starts):
     assert abs(np.mean(sizes) - 64) < 8
 
 
+@given(
+    st.lists(st.integers(2, 12), min_size=1, max_size=30), st.integers(1, 40), st.integers(1, 200)
+)
+def test_an_epoch_has_its_least_steps_unless_windows_are_longer(lengths, least, batch_tokens):
+    rows = rows_of(*(np.arange(n) for n in lengths))
+    packer = batches(rows, [0, 12], batch_tokens=batch_tokens, min_epoch_steps=least)
+    epoch = packer.epoch(0)
+    targets = sum(lengths) - len(lengths)
+    plain = len(batches(rows, [0, 12], batch_tokens=batch_tokens).epoch(0))
+    assert len(epoch) == max(plain, min(least, targets // (max(lengths) - 1)))
+    assert sum(epoch[i].n_tokens for i in range(len(epoch))) == targets
+    if len(epoch) > plain:
+        assert all(epoch[i].n_tokens for i in range(len(epoch)))
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_parts_are_the_batch_cut_at_seams(circles, domain_starts, size):
     batch = batches(circles, domain_starts).epoch(0)[0]

@@ -71,8 +71,9 @@ def test_training_tells_it_of_the_first_batch_of_each_epoch(backend, circles, do
     model, told = Recommender(ItemTable(50, 16, None), hydra(backend)), []
     train(model, circles, domain_starts, config, seed=3, on_epoch=told.append)
     batches = Batches(
-        circles, domain_starts, batch_tokens=128, max_history=config.max_history, seed=3
-    )
+        circles, domain_starts, batch_tokens=128, max_history=config.max_history, seed=3,
+        min_epoch_steps=config.min_epoch_steps,
+    )  # fmt: skip
     firsts = [torch.from_numpy(batches.epoch(number)[0].cu_seqlens) for number in range(2)]
     expected = [plan(first).padding_share("torch") for first in firsts]
     assert [r.padding_share for r in told] == ([0.0, 0.0] if backend == "auto" else expected)
