@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,10 +23,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if overrides and options.command != "show":
         parser.error(f"unknown option {overrides[0]}; only `show` takes overrides")
     try:
-        return _run(options, overrides)
+        status = _run(options, overrides)
+        sys.stdout.flush()
     except ValueError as error:
         _complain(error)
         return 2
+    except BrokenPipeError:  # `... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
 
 
 def schema() -> str:

@@ -58,20 +58,25 @@ def leave(status: int) -> NoReturn:
     now and then; without one, the kernel ends Ray's own processes when their driver is gone. What
     these have started is ended here: Ray's agents would look for their Ray for a minute.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    for process in _grandchildren():
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-    os._exit(status)
+    try:
+        for process in _grandchildren():
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # whatever happens on the way, the status is what was promised
+        os._exit(status)
 
 
 def _grandchildren() -> list[int]:
     """Processes that this one's children have started, and theirs; none where /proc is absent."""
     parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    # Not by a pattern of paths: pathlib raises where a process ends while it is looked at.
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         with suppress(OSError):  # it has ended meanwhile
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+            if name.isdigit():
+                stat = Path("/proc", name, "stat").read_text()
+                parents[int(name)] = int(stat.rpartition(")")[2].split()[1])
     found = [process for process, parent in parents.items() if parent == os.getpid()]
     children = set(found)
     for ancestor in found:  # it grows while it is walked

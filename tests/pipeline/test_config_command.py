@@ -52,6 +52,19 @@ def test_validate_says_ok_or_a_sentence_a_mistake(file, tmp_path, capsys):
     assert "did you mean `layers`" in said.err
 
 
+def test_who_reads_only_the_beginning_gets_no_traceback():
+    command = f"{sys.executable} -m pipeline.config schema | head -n 1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "{\n"
+    assert done.stderr == ""
+
+
 def test_it_runs_as_a_module():
     command = [sys.executable, "-m", "pipeline.config", "validate", "configs/demo.yaml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
