@@ -140,11 +140,12 @@ def _race(report: Report, setting: Setting, folder: Path, name: str) -> None:
                 answers[rival].append(ask())
     seconds = {rival: [a["seconds"] for a in given[1:]] for rival, given in answers.items()}
     for rival, taken in seconds.items():
-        first, timing = answers[rival][0], Timing.of(taken)
+        first, cpu = answers[rival][0], [a["cpu_seconds"] for a in answers[rival][1:]]
         report.row(
-            f"{rival:<8} {timing}; "
+            f"{rival:<8} {Timing.of(taken)}, CPU {Timing.of(cpu)}; "
             + ", ".join(f"{first[count]:,} {count}" for count in counts),
-            section="recbole", rival=rival, seconds=taken, **{c: first[c] for c in counts},
+            section="recbole", rival=rival, seconds=taken, cpu_seconds=cpu,
+            **{count: first[count] for count in counts},
         )  # fmt: skip
     ratio = median_ratio(seconds["recbole"], seconds["ours"])
     report.check("RecBole's time / ours", ratio, RECBOLE_BAR, "least")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.domains import Domain
 from pipeline.event_order import event_order
-from pipeline.shards import Shard
+from pipeline.shards import Shard, starts_of
 
 RANGE_EVENTS = 1_000_000  # bounds the memory of merging; our choice [D]
 _SAMPLES = 256  # keys looked at of each shard
@@ -93,20 +93,22 @@ class _Run:
 def _merged(taken: Sequence[Rows]) -> Rows:
     """One row for each key, the events of equal keys in order."""
     keys = pl.concat([rows.keys for rows in taken])
+    lengths = np.concatenate([rows.lengths for rows in taken])
     by_key = keys.arg_sort().to_numpy()
-    keys = keys[by_key]
-    is_new = (keys != keys.shift()).fill_null(True).to_numpy()
-    row = np.empty(len(keys), dtype=np.int64)
-    row[by_key] = is_new.cumsum() - 1
-    event_row = np.repeat(row, np.concatenate([rows.lengths for rows in taken]))
+    keys, starts, lengths = keys[by_key], starts_of(lengths)[by_key], lengths[by_key]
+    moved = np.repeat(starts - starts_of(lengths), lengths) + np.arange(lengths.sum())
     items, times, ties = (
-        np.concatenate([getattr(rows, name) for rows in taken])
+        np.concatenate([getattr(rows, name) for rows in taken])[moved]
         for name in ("items", "timestamps", "ties")
     )
-    order = event_order(event_row, times, ties, items)
+    is_new = (keys != keys.shift()).fill_null(True).to_numpy()
+    if is_new.all():  # a user's events are of one run, and in order there
+        return Rows(keys, lengths, items, times, ties)
+    rows = np.repeat(is_new.cumsum() - 1, lengths)
+    order = event_order(rows, times, ties, items)
     return Rows(
         keys.filter(pl.Series(is_new)),
-        np.bincount(event_row),
+        np.bincount(rows),
         items[order],
         times[order],
         ties[order],
