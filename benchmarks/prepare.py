@@ -9,7 +9,7 @@ growth   simulated domains of 1M, 2M, 5M ... interactions, each prepared in a fr
          one part and in many.
 recbole  MovieLens-1M as RecBole's atomic files, loaded by RecBole (`create_dataset`: read, k-core,
          ids numbered) and prepared by us (that, and sorted, checked and written to disk), in turn.
-         First both must count the same. It needs RecBole in .venv-recbole (`make recbole`) and the
+         First both must count the same. It needs RecBole in .venv-recbole (`make peers`) and the
          data folder; left out, and said so, where one is absent.
 
 One thread each. Starting a process, importing and compiling are not counted. Exit status 1 where a
@@ -89,14 +89,17 @@ def growth_section(report: Report, setting: Setting) -> None:
 
 
 def shop(interactions: int) -> DomainConfig:
-    """A simulated domain of about so many interactions: ten a person, twenty an item."""
+    """A simulated domain of about so many interactions: ten a person, twenty an item.
+
+    Beyond 20M more an item, since a simulated shop has a million items at most.
+    """
     source = {
         "format": "simulated",
         "catalogue": "books",
         "population": interactions // 10,
         "share": 1.0,
         "mean_history": 10,
-        "items": interactions // 20,
+        "items": min(interactions // 20, 1_000_000),
     }
     cleaning = {"k_core": K_CORE}
     return DomainConfig.model_validate({"name": "books", "source": source, "cleaning": cleaning})

@@ -39,7 +39,7 @@ def test_growth_is_measured_in_fresh_processes_after_equality(capsys):
 
 def test_both_count_the_same_of_atomic_files(capsys):
     if not prepare.RECBOLE.exists():
-        pytest.skip(f"needs {prepare.RECBOLE} (make recbole)")
+        pytest.skip(f"needs {prepare.RECBOLE} (make peers)")
     _, report = run(capsys, "--only", "recbole")
     same, faster = report["checks"]
     assert (same["name"], same["value"]) == ("counts that differ from RecBole's", 0)
