@@ -4,8 +4,8 @@
     python jobs/ingest.py --check ratings/ml-1m
     python jobs/ingest.py --check Desks.json.gz meta_Desks.json.gz --name desks
 
-Everything is read, so that what would be refused in a run is told here. It is
-held in memory.
+Everything is read, so that what would be refused in a run is told here. Ids are
+held in memory, interactions and texts are not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.command_line import job_parser, refused
-from pipeline.ingest import domain_yaml, findings, read, recognise
+from pipeline.data_findings import findings
+from pipeline.ingest import domain_yaml, read, recognise
 from pipeline.paths import data_root
 from pipeline.sources.options import checked_name
 from pipeline.sources.registry import FORMATS

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import yaml
 
 from pipeline.sources.format import Format, Sight
 from pipeline.sources.options import SourceOptions
 from pipeline.sources.registry import FORMATS, read_source
-from pipeline.sources.tables import RejectedRow, WholeTables
-
-_EXAMPLES = 3
-_REFUSED_SHOWN = 5
+from pipeline.sources.tables import RawTables
 
 
 @dataclass(frozen=True)
@@ -84,60 +78,6 @@ def _plain(value: Any, data_root: Path) -> Any:
     return value
 
 
-def findings(tables: WholeTables) -> list[str]:
-    """What was read, in lines of at most 80 characters but for texts of rows.
-
-    Args:
-        tables: all of one domain, in memory.
-    """
-    events, items = tables.interactions, tables.items
-    lines = [
-        f"rows read      {tables.rows_read:,}",
-        f"interactions   {events.height:,}",
-        f"users          {events['user_id'].n_unique():,}",
-        f"items          {events['item_id'].n_unique():,}",
-        f"times          {_time_range(tables)}",
-        f"texts          {_coverage(events, items)}",
-        *_refused(tables.rejected),
-    ]
-    if tables.left_out:
-        lines.append(f"left out       {tables.left_out:,} rated too low")
-    texts = items.filter(pl.col("text") != "").head(_EXAMPLES)
-    return [*lines, *(f"  {item}: {text[:60]}" for item, text in texts.iter_rows())]
-
-
-def _time_range(tables: WholeTables) -> str:
-    if tables.order == "sequence":
-        return "none: a user's events stand in order"
-    if tables.interactions.is_empty():
-        return "none"
-    column = tables.interactions["timestamp"]
-    first, last = (datetime.fromtimestamp(int(t), UTC) for t in (column.min(), column.max()))  # type: ignore[arg-type]
-    return f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
-
-
-def _coverage(events: pl.DataFrame, items: pl.DataFrame) -> str:
-    used = events.select(pl.col("item_id").unique())
-    with_text = items.filter(pl.col("text").fill_null("").str.strip_chars() != "")
-    known = used.join(with_text, on="item_id", how="semi").height
-    return f"{known:,} of {used.height:,} items that somebody had have one"
-
-
-def _refused(rejected: Iterable[RejectedRow]) -> list[str]:
-    rows = list(rejected)
-    counts = Counter(row.reason for row in rows)
-    lines = [f"refused        {len(rows):,}"]
-    lines += [f"  {count:,} x {reason}" for reason, count in counts.most_common()]
-    lines += [f"  {row.file.name}:{row.line}: {row.row[:50]!r}" for row in rows[:_REFUSED_SHOWN]]
-    if rows:
-        lines.append(f"  a run stops: mend them, or set cleaning: {{max_bad_rows: {len(rows)}}}")
-    return lines
-
-
-def read(recognised: Recognised, data_root: Path) -> WholeTables:
-    """Read all of what was recognised.
-
-    Raises:
-        ValueError: a file is damaged as a whole.
-    """
-    return read_source(recognised.config(), data_root).whole()
+def read(recognised: Recognised, data_root: Path) -> RawTables:
+    """What was recognised, to be drawn a part at a time."""
+    return read_source(recognised.config(), data_root)

@@ -224,7 +224,7 @@ def test_nobody_else_imports_the_package(tmp_path):
     (tmp_path / "events.csv").write_text("user_id,item_id,timestamp\nu,a,1\n")
     program = (
         "import sys; from pathlib import Path; from pipeline.ingest import recognise, read; "
-        f"read(recognise(Path({str(tmp_path / 'events.csv')!r})), Path()); "
+        f"read(recognise(Path({str(tmp_path / 'events.csv')!r})), Path()).whole(); "
         "assert 'datasets' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ.copy())
