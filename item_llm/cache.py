@@ -1,27 +1,35 @@
 """Item vectors that outlive a run, keyed by hash(encoder fingerprint, normalised text).
 
-One table for each fingerprint: a tuned encoder never sees a frozen one's vectors. Many processes
+    FOLDER/FINGERPRINT/vectors.lance    key, vector, checksum of both
+    FOLDER/FINGERPRINT/items.lance      which key an item of a domain has: see item_keys.py
+
+One folder for each fingerprint: a tuned encoder never sees a frozen one's vectors. Many processes
 may encode; one at a time commits. Keys do not depend on the corpus, so what one run encoded the
 next one reuses, whatever its domains.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from item_llm.file_lock import exclusive
 from item_llm.lance_table import LanceTable
 from item_llm.prompts import normalise_text
-from item_llm.snapshot import Snapshot, order_sha256, write_snapshot
+from item_llm.snapshot import Snapshot, SnapshotType, write_snapshot
+from item_llm.text_keys import checked_fingerprint, keys_of, order_of
+from item_llm.vector_rows import checked_vectors, rows_of, vector_schema, verified
 
-_BLOCK = 1024  # texts in one commit of a refresh: what a crash can lose
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BLOCK = 4096  # texts in one commit of a refresh: what a crash can lose
+LOCK = "lock"
 
 
 class Encoder(Protocol):
@@ -52,65 +60,77 @@ class RefreshReport:
     version: int
 
 
-def text_key(fingerprint: str, text: str) -> str:
-    """Hex sha256 that a text's vector is stored under."""
-    return hashlib.sha256(f"{fingerprint}\n{normalise_text(text)}".encode()).hexdigest()
-
-
 class EmbeddingCache:
     """The vectors of one encoder."""
 
-    def __init__(self, path: Path, fingerprint: str, dim: int) -> None:
-        self.path = path
+    def __init__(self, folder: str, fingerprint: str, dim: int) -> None:
+        self.folder = folder  # of this fingerprint
         self.fingerprint = fingerprint
         self.dim = dim
-        self._table = LanceTable(path / f"{fingerprint}.lance", dim)
-        self._lock = path / f"{fingerprint}.lock"
-        self._known: set[str] = set()
+        self._table = LanceTable(f"{folder}/vectors.lance", vector_schema(dim))
+        self._keys: pa.Array
 
     @classmethod
     def open(cls, path: Path | str, fingerprint: str, dim: int) -> EmbeddingCache:
         """Open the table of `fingerprint` in the folder `path`, or make an empty one.
 
+        A newest version that a power cut has torn is set aside with a warning.
+
         Args:
-            path: folder of all tables, on a local or shared file system.
+            path: folder of all tables: on a local or shared file system, or s3://.
             fingerprint: `ItemEncoder.fingerprint`.
             dim: width of its vectors.
 
         Raises:
-            ValueError: an object-store address, a malformed fingerprint, or a table of another
-                width or that cannot be read.
+            ValueError: a malformed fingerprint, or a table of another width or that cannot be
+                read; the message names the file.
         """
-        if "://" in str(path):
-            raise ValueError(f"cache path {str(path)!r}: only local folders are supported so far")
-        if not re.fullmatch(r"[0-9a-f]{64}", fingerprint):
-            raise ValueError(f"fingerprint {fingerprint!r}: expected 64 hexadecimal digits")
-        cache = cls(Path(path), fingerprint, dim)
-        cache.path.mkdir(parents=True, exist_ok=True)
-        wanted = {"fingerprint": fingerprint, "dim": str(dim)}
-        with exclusive(cache._lock):
-            if not cache._table.exists:
-                cache._table.create(wanted)
-            cache._table.open()
-        got = cache._table.metadata()
-        if got != wanted:
-            raise ValueError(f"{cache._table.path}: table of {got}, expected {wanted}; delete it")
-        cache._known = set(cache._table.keys())
+        place = f"{str(path).rstrip('/')}/{checked_fingerprint(fingerprint)}"
+        cache = cls(place, fingerprint, dim)
+        if not cache.is_remote:
+            Path(place).mkdir(parents=True, exist_ok=True)
+        with cache.locked():
+            cache._table.open({"fingerprint": fingerprint, "dim": str(dim)})
+        cache._load_keys()
         return cache
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the cache is in an object store."""
+        return "://" in self.folder
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the right to commit; an object store has no lock, only Lance's own retries."""
+        return nullcontext() if self.is_remote else exclusive(Path(self.folder) / LOCK)
+
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._keys)
 
     @property
     def version(self) -> int:
         """The table's version that this object sees."""
         return self._table.version
 
-    def missing(self, texts: Iterable[str]) -> list[str]:
-        """The distinct normalised texts that have no vector yet, in the order they first come."""
+    def missing(self, items: Iterable[str]) -> list[str]:
+        """The distinct normalised texts that have no vector yet, in the order they first come.
+
+        Args:
+            items: the items' texts.
+        """
+        texts = items if isinstance(items, Sequence) else list(items)
+        keys = keys_of(self.fingerprint, texts)
+        return [normalise_text(texts[i]) for i in self.absent(keys)]
+
+    def absent(self, keys: pa.Array) -> np.ndarray:
+        """Where in `keys` the distinct ones that have no vector come first, int64, ascending."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         self._reload()
-        distinct = dict.fromkeys(normalise_text(text) for text in texts)
-        return [text for text in distinct if text_key(self.fingerprint, text) not in self._known]
+        gone = np.flatnonzero(~pc.is_in(keys, value_set=self._keys).to_numpy(zero_copy_only=False))
+        codes = keys.take(pa.array(gone)).dictionary_encode().indices.to_numpy()
+        _, first = np.unique(codes, return_index=True)
+        return gone[np.sort(first)]
 
     def commit(self, batches: Iterable[tuple[Sequence[str], np.ndarray]]) -> int:
         """Store vectors, one durable commit a batch; texts that have one keep it.
@@ -122,31 +142,29 @@ class EmbeddingCache:
             How many vectors are new.
 
         Raises:
-            ValueError: a batch of another shape or type, or with a value that is not finite;
-                batches before it stay.
+            ValueError: a batch of another shape or type, or with a vector that is all zeros or
+                not finite; batches before it stay.
         """
         added = 0
         for texts, vectors in batches:
-            self._check(texts, vectors)
-            rows = {text_key(self.fingerprint, text): i for i, text in enumerate(texts)}
-            with exclusive(self._lock):
-                self._reload()
-                fresh = [key for key in rows if key not in self._known]
-                if fresh:
-                    self._table.insert(fresh, vectors[[rows[key] for key in fresh]])
-                    self._known.update(fresh)
-            added += len(fresh)
+            checked_vectors(texts, vectors, self.dim)
+            keys = keys_of(self.fingerprint, texts)
+            with self.locked():
+                fresh = self.absent(keys)
+                if len(fresh):
+                    added += self._table.insert(rows_of(keys, vectors, fresh, self._table.schema))
+                    self._load_keys()
         return added
 
     def refresh(
-        self, texts: Sequence[str], encoder: Encoder, *, prune: bool = False
+        self, items: Sequence[str], encoder: Encoder, *, prune: bool = False
     ) -> RefreshReport:
         """Encode and commit what is missing, block by block; a crash loses one block at most.
 
         Args:
-            texts: the texts that must have a vector afterwards.
+            items: the texts that must have a vector afterwards.
             encoder: its fingerprint must be the cache's.
-            prune: delete rows that `texts` does not ask for (other runs may need them).
+            prune: delete rows that `items` does not ask for (other runs may need them).
 
         Raises:
             ValueError: an encoder with another fingerprint.
@@ -156,65 +174,96 @@ class EmbeddingCache:
                 f"the encoder's fingerprint is {encoder.fingerprint}, this table's is "
                 f"{self.fingerprint}: open the cache with the encoder's own fingerprint"
             )
-        wanted = {text_key(self.fingerprint, text) for text in texts}
-        missing = self.missing(texts)
-        self.commit(_encoded(missing, encoder))
-        removed = self._prune(wanted) if prune else 0
-        with exclusive(self._lock):
-            self._reload()
-            self._table.compact()
+        missing = self.missing(items)
+        self.commit(blocks_encoded(missing, encoder))
+        wanted = keys_of(self.fingerprint, items).unique()
+        removed = self.keep_only(wanted) if prune else 0
+        self.compact()
         return RefreshReport(len(missing), len(wanted) - len(missing), removed, self.version)
 
-    def snapshot(self, texts: Sequence[str], folder: Path) -> Snapshot:
+    def snapshot(
+        self,
+        texts: Sequence[str],
+        folder: Path,
+        *,
+        dtype: SnapshotType = "float32",
+        tag: str | None = None,
+    ) -> Snapshot:
         """Write the vectors of `texts`, in that order, as a dense file that training maps.
 
+        Args:
+            texts: of each row.
+            folder: made if absent.
+            dtype: how the vectors are stored.
+            tag: of the version to read; None: the newest.
+
         Raises:
-            ValueError: a text without a vector.
+            ValueError: a text without a vector, a row whose checksum is wrong, no such tag.
         """
         self._reload()
-        keys = [text_key(self.fingerprint, text) for text in texts]
-        for text, key in zip(texts, keys, strict=True):
-            if key not in self._known:
-                raise ValueError(f"{self._table.path}: no vector for {text!r}; refresh first")
-        source = {"fingerprint": self.fingerprint, "table_version": self.version}
-        write_snapshot(folder, keys, self._table.rows(), self.dim, source)
-        return Snapshot.open(folder, fingerprint=self.fingerprint, order=self.order(texts))
+        keys = keys_of(self.fingerprint, texts)
+        version = self.version if tag is None else self.tags().get(tag, 0)
+        source = {"fingerprint": self.fingerprint, "table_version": version}
+        rows = verified(self._table.batches(tag), self._table.place)
+        where = f"{self._table.place} version {version}"
+        write_snapshot(folder, (texts, keys), rows, self.dim, source, dtype=dtype, where=where)
+        return Snapshot.open(folder, fingerprint=self.fingerprint, order=order_of(keys))
 
-    def order(self, texts: Iterable[str]) -> str:
+    def order(self, texts: Sequence[str]) -> str:
         """The checksum of an order of texts, as `Snapshot.open` compares it."""
-        return order_sha256(text_key(self.fingerprint, text) for text in texts)
+        return order_of(keys_of(self.fingerprint, texts))
+
+    def tag(self, name: str) -> int:
+        """Keep the newest version under a name, for a run that trained on it; returns it.
+
+        Args:
+            name: letters, digits, `-`, `_` and `.`; a version that had it loses it.
+        """
+        with self.locked():
+            self._reload()
+            self._table.tag(name)
+        return self.version
+
+    def tags(self) -> dict[str, int]:
+        """The versions that are kept, by name."""
+        return self._table.tags()
+
+    def keep_only(self, wanted: pa.Array) -> int:
+        """Delete the rows whose keys are not in `wanted`; tagged versions still have them."""
+        import pyarrow.compute as pc
+
+        with self.locked():
+            self._reload()
+            unwanted = self._keys.filter(pc.invert(pc.is_in(self._keys, value_set=wanted)))
+            self._table.delete(unwanted.to_pylist())
+            self._load_keys()
+        return len(unwanted)
+
+    def compact(self) -> None:
+        """Merge many small files into few, once there are enough of them."""
+        with self.locked():
+            self._reload()
+            self._table.compact()
+
+    def drop_old_versions(self) -> int:
+        """Delete all versions but the newest and the tagged; returns the bytes that are free."""
+        with self.locked():
+            self._reload()
+            return self._table.drop_old_versions()
 
     def _reload(self) -> None:
         before = self._table.version
         self._table.reopen()
         if self._table.version != before:
-            self._known = set(self._table.keys())
+            self._load_keys()
 
-    def _prune(self, wanted: set[str]) -> int:
-        with exclusive(self._lock):
-            self._reload()
-            unwanted = sorted(self._known - wanted)
-            if unwanted:
-                self._table.delete(unwanted)
-                self._known -= set(unwanted)
-        return len(unwanted)
-
-    def _check(self, texts: Sequence[str], vectors: np.ndarray) -> None:
-        expected = (len(texts), self.dim)
-        if vectors.shape != expected or vectors.dtype != np.float32:
-            raise ValueError(
-                f"vectors are {vectors.dtype} {list(vectors.shape)}, expected float32 "
-                f"{list(expected)} ({len(texts)} texts, width {self.dim})"
-            )
-        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if len(bad):
-            raise ValueError(
-                f"{len(bad)} of {len(texts)} vectors are not finite, the first for the text "
-                f"{texts[bad[0]]!r}; nothing of this batch was stored"
-            )
+    def _load_keys(self) -> None:
+        self._keys = self._table.read(["key"])["key"].combine_chunks()
 
 
-def _encoded(texts: list[str], encoder: Encoder) -> Iterator[tuple[list[str], np.ndarray]]:
+def blocks_encoded(
+    texts: Sequence[str], encoder: Encoder
+) -> Iterator[tuple[list[str], np.ndarray]]:
     """Blocks of texts with their vectors; like lengths share a block, so batches pad little."""
     ordered = sorted(texts, key=len)
     for start in range(0, len(ordered), _BLOCK):

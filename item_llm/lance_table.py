@@ -1,165 +1,247 @@
-"""One Lance table of vectors by key, with what Lance leaves to its user on a local disk.
+"""One Lance table with a primary key, on a local disk or in an object store (s3://).
 
-Lance's merge keeps keys distinct only where the schema names the primary key, and it does not
-fsync: a power cut can leave the newest manifest torn, which blocks every open. Here each commit is
-synced before it is acknowledged, and a torn newest manifest, never acknowledged, is removed.
+Lance's merge keeps keys distinct only where the schema names the primary key. Each commit is
+checked (as many rows as distinct keys) and, on a local disk, synced before it is acknowledged; a
+torn newest version, never acknowledged, is set aside on open. An object store puts files whole, so
+it needs neither.
 """
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from item_llm.local_files import LocalFiles
 
-from item_llm.folders import fsync_path
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-_log = logging.getLogger(__name__)
-_VERSION_ENDS = 2**64 - 1  # Lance names version v's manifest 2**64 - 1 - v, so that newest is first
-_PRIMARY_KEY = {b"lance-schema:unenforced-primary-key": b"true"}
+PRIMARY_KEY = {b"lance-schema:unenforced-primary-key": b"true"}
 _FRAGMENTS = 64  # small files worth merging into one
+_DELETED_AT_ONCE = 100_000
+_RETRIES = 50  # of a merge whose version another writer has taken meanwhile
 
 
 class LanceTable:
-    """Rows (key, float32 vector) in the folder `path`; calls that write need the caller's lock."""
+    """Rows in a Lance dataset; calls that write need the caller's lock where there is one.
 
-    def __init__(self, path: Path, width: int) -> None:
-        self.path = path
-        self.width = width
-        self._synced: set[tuple[Path, int]] = set()
+    Args:
+        place: a folder, or an s3:// address (credentials and endpoint come from the usual
+            AWS_* variables).
+        schema: its first column is the primary key: not null, with `PRIMARY_KEY` as metadata.
+    """
+
+    def __init__(self, place: str, schema: pa.Schema) -> None:
+        self.place = place
+        self.schema = schema
+        self.key = schema.names[0]
+        self._files = None if "://" in place else LocalFiles(Path(place))
         self._dataset: Any = None
 
-    @property
-    def exists(self) -> bool:
-        """Whether a first version was ever begun."""
-        return any(self.path.glob("_versions/*.manifest"))
+    def open(self, metadata: dict[str, str]) -> None:
+        """Open the newest version that can be read, or make an empty table.
 
-    def create(self, metadata: dict[str, str]) -> None:
-        """Commit an empty first version with `metadata` on its schema."""
-        import lance
-
-        schema = self._schema().with_metadata(metadata)
-        self._dataset = lance.write_dataset(schema.empty_table(), str(self.path), mode="create")
-        self._sync()
-
-    def open(self) -> None:
-        """Open the newest version; a torn one is removed first (the caller holds the lock)."""
-        import lance
-
-        try:
-            self._dataset = lance.dataset(str(self.path))
-            self._dataset.count_rows()
-        except (OSError, ValueError) as error:
-            self._remove_newest_manifest(error)
-            self._dataset = lance.dataset(str(self.path))
+        Raises:
+            ValueError: the table is not readable (the message names the file), or is a table of
+                another metadata.
+        """
+        self._dataset = self._newest() or self._create(metadata)
+        if self._files is not None:
+            self._files.sync()
+        raw = self._dataset.schema.metadata or {}
+        got = {k.decode(): v.decode() for k, v in raw.items()}
+        if got != metadata:
+            raise ValueError(
+                f"{self.place}: table of {got}, expected {metadata}; delete it and encode again"
+            )
 
     def reopen(self) -> None:
         """See what others have committed since."""
         self._dataset.checkout_latest()
-
-    def metadata(self) -> dict[str, str]:
-        """The metadata that `create` was given."""
-        raw = self._dataset.schema.metadata or {}
-        return {k.decode(): v.decode() for k, v in raw.items()}
 
     @property
     def version(self) -> int:
         """The version that reads see."""
         return int(self._dataset.version)
 
-    def keys(self) -> list[str]:
-        """Every row's key, in no order that means anything."""
-        return self._dataset.to_table(columns=["key"])["key"].to_pylist()
+    def read(self, columns: Sequence[str], tag: str | None = None) -> pa.Table:
+        """Columns of all rows, in no order that means anything.
 
-    def rows(self) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Blocks of keys and their float32 vectors [rows, width]."""
-        for batch in self._dataset.to_batches(columns=["key", "vector"], batch_size=8192):
-            flat = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
-            yield batch.column("key").to_pylist(), flat.reshape(-1, self.width)
+        Args:
+            columns: their names.
+            tag: of the version to read; None: the one that is open.
+        """
+        return self._at(tag).to_table(columns=list(columns))
 
-    def insert(self, keys: Sequence[str], vectors: np.ndarray) -> None:
-        """Commit rows whose keys are not there yet; durable when this returns.
+    def batches(self, tag: str | None = None) -> Iterator[pa.RecordBatch]:
+        """All rows, some ten thousands at a time."""
+        yield from self._at(tag).to_batches(batch_size=65_536)
+
+    def insert(self, rows: pa.Table) -> int:
+        """Commit the rows whose keys are not there yet; durable when this returns.
+
+        Returns:
+            How many were inserted.
 
         Raises:
             ValueError: the table then holds a key twice (it must be thrown away).
         """
-        import pyarrow as pa
+        merge = self._dataset.merge_insert(self.key).when_not_matched_insert_all()
+        done = merge.conflict_retries(_RETRIES).execute(rows)
+        self._committed()
+        return int(done["num_inserted_rows"])
 
-        flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
-        column = pa.FixedSizeListArray.from_arrays(flat, self.width)
-        table = pa.table([pa.array(keys, pa.string()), column], schema=self._schema())
-        merge = self._dataset.merge_insert("key").when_not_matched_insert_all()
-        merge.conflict_retries(10).execute(table)
-        self._sync()
-        self.reopen()
-        self._check_distinct()
+    def upsert(self, rows: pa.Table) -> None:
+        """Commit rows, in place of those with their keys; durable when this returns.
 
-    def delete(self, keys: Sequence[str]) -> None:
+        Raises:
+            ValueError: the table then holds a key twice (it must be thrown away).
+        """
+        merge = self._dataset.merge_insert(self.key)
+        merge = merge.when_matched_update_all().when_not_matched_insert_all()
+        merge.conflict_retries(_RETRIES).execute(rows)
+        self._committed()
+
+    def delete(self, keys: Sequence[bytes] | Sequence[str]) -> None:
         """Commit the removal of rows; durable when this returns."""
-        for start in range(0, len(keys), 1000):
-            quoted = ", ".join(f"'{key}'" for key in keys[start : start + 1000])
-            self._dataset.delete(f"key IN ({quoted})")
+        for start in range(0, len(keys), _DELETED_AT_ONCE):
+            listed = ", ".join(map(_literal, keys[start : start + _DELETED_AT_ONCE]))
+            self._dataset.delete(f"{self.key} IN ({listed})")
+        if keys:
+            self._committed()
+
+    def tag(self, name: str) -> None:
+        """Give the open version a name that keeps it; an older version of this name loses it."""
+        if name in self._dataset.tags.list():
+            self._dataset.tags.update(name, self.version)
+        else:
+            self._dataset.tags.create(name, self.version)
         self._sync()
-        self.reopen()
+
+    def tags(self) -> dict[str, int]:
+        """The tagged versions."""
+        return {name: int(tag["version"]) for name, tag in self._dataset.tags.list().items()}
 
     def compact(self) -> None:
         """Merge many small files into few, once there are enough of them."""
         if len(self._dataset.get_fragments()) >= _FRAGMENTS:
             self._dataset.optimize.compact_files()
-            self._sync()
-            self.reopen()
+            self._committed()
 
-    def _schema(self) -> Any:
-        import pyarrow as pa
+    def drop_old_versions(self) -> int:
+        """Delete all versions but the newest and the tagged; returns the bytes that are free now.
 
-        key = pa.field("key", pa.string(), nullable=False, metadata=_PRIMARY_KEY)
-        return pa.schema([key, pa.field("vector", pa.list_(pa.float32(), self.width))])
+        On a local disk what killed writers left goes too; in an object store only after a week,
+        because another writer may be about to name it.
+        """
+        self._dataset.optimize.compact_files()
+        self._committed()
+        dropped = self._dataset.cleanup_old_versions(
+            older_than=timedelta(0),
+            delete_unverified=self._files is not None,
+            error_if_tagged_old_versions=False,
+        )
+        self._sync()
+        return int(dropped.bytes_removed)
 
-    def _check_distinct(self) -> None:
-        keys = self.keys()
-        if len(keys) != len(set(keys)):
+    def _at(self, tag: str | None) -> Any:
+        import lance
+
+        if tag is None:
+            return self._dataset
+        if tag not in (known := self.tags()):
             raise ValueError(
-                f"{self.path}: {len(keys)} rows but {len(set(keys))} distinct keys after a commit; "
-                "something wrote without the lock: delete the table and encode again"
+                f"{self.place}: no version is tagged {tag!r}; the tags are "
+                f"{', '.join(sorted(known)) or 'none'}"
             )
+        return lance.dataset(self.place, version=tag)
+
+    def _create(self, metadata: dict[str, str]) -> Any:
+        import lance
+
+        empty = self.schema.with_metadata(metadata).empty_table()
+        try:
+            return lance.write_dataset(empty, self.place, mode="create")
+        except OSError:  # another writer was first (an object store has no lock)
+            return self._readable()
+
+    def _newest(self) -> Any:
+        """The newest readable version, or None where no version was ever begun."""
+        if self._files is None:
+            return self._in_object_store()
+        manifests = self._files.manifests()
+        if not manifests:
+            return None
+        try:
+            return self._readable()
+        except (OSError, ValueError) as error:
+            self._go_back(manifests, error)
+            return self._readable()
+
+    def _in_object_store(self) -> Any:
+        try:
+            return self._readable()
+        except ValueError as error:
+            if "not found" in str(error):
+                return None
+            raise
+
+    def _readable(self, version: int | None = None) -> Any:
+        """A version, after its keys were read: whatever of its files is torn raises here."""
+        import lance
+
+        dataset = lance.dataset(self.place, version=version)
+        try:
+            dataset.to_table(columns=[self.key])
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.place}: {self._torn_file(dataset)}: {error}") from error
+        return dataset
+
+    def _torn_file(self, dataset: Any) -> str:
+        for fragment in dataset.get_fragments():
+            try:
+                fragment.to_table(columns=[self.key])
+            except (OSError, ValueError):
+                return ", ".join(f"data/{file.path}" for file in fragment.data_files())
+        return "a file"
+
+    def _go_back(self, manifests: list[tuple[int, Path]], error: Exception) -> None:
+        """Set the newest version aside, if the one before it is whole."""
+        assert self._files is not None
+        version, path = manifests[0]
+        try:
+            if len(manifests) < 2:
+                raise ValueError("there is no earlier version")
+            self._readable(manifests[1][0])
+        except (OSError, ValueError) as also:
+            raise ValueError(
+                f"{path}: version {version} is not readable ({error}), and no earlier version to "
+                f"go back to ({also}); delete {self.place} and encode again"
+            ) from error
+        self._files.set_aside(version, path, error)
+
+    def _committed(self) -> None:
+        self._sync()
+        self.reopen()
+        self._check_distinct()
 
     def _sync(self) -> None:
-        """Sync what this object has not synced yet: data first, manifests last, then folders."""
-        folders = [self.path, *(p for p in self.path.rglob("*") if p.is_dir())]
-        folders.sort(key=lambda p: p.name == "_versions")
-        for folder in folders:
-            for file in (p for p in folder.iterdir() if p.is_file()):
-                mark = (file, file.stat().st_size)
-                if mark not in self._synced:
-                    fsync_path(file)
-                    self._synced.add(mark)
-            fsync_path(folder)
+        if self._files is not None:
+            self._files.sync()
 
-    def _remove_newest_manifest(self, error: Exception) -> None:
-        manifests = list(self.path.glob("_versions/*.manifest"))
-        newest = max(manifests, key=_manifest_version, default=None)
-        if newest is None or len(manifests) < 2:
+    def _check_distinct(self) -> None:
+        import pyarrow.compute as pc
+
+        rows = self._dataset.count_rows()
+        distinct = pc.count_distinct(self.read([self.key])[self.key]).as_py()
+        if rows != distinct:
             raise ValueError(
-                f"{self.path}: not readable and no earlier version to go back to ({error}); "
-                "delete the table and encode again"
-            ) from error
-        _log.warning(
-            "%s: version %d is torn (%s); removed, going on from the version before it",
-            self.path,
-            _manifest_version(newest),
-            str(error).split("\n")[0][:200],
-        )
-        newest.unlink()
-        fsync_path(newest.parent)
+                f"{self.place}: {rows} rows but {distinct} distinct keys after a commit; "
+                "something wrote to it by other means: delete the table and encode again"
+            )
 
 
-def _manifest_version(path: Path) -> int:
-    """Version number in a manifest's name; both of Lance's naming schemes."""
-    match = re.fullmatch(r"(\d+)\.manifest", path.name)
-    if match is None:
-        raise ValueError(f"{path}: no name of a Lance manifest; who put it there?")
-    number = int(match.group(1))
-    return _VERSION_ENDS - number if len(match.group(1)) == 20 else number
+def _literal(key: bytes | str) -> str:
+    return f"X'{key.hex()}'" if isinstance(key, bytes) else "'" + key.replace("'", "''") + "'"

@@ -60,12 +60,12 @@ def write_neighbours(
     """
     opened = Corpus.open(corpus)
     pools = choose_pools(opened)
-    after = open_vectors(tuned, opened).vectors
+    after = open_vectors(tuned, opened)
     before = _encoded(opened, pools, encoder) if untuned is None else _rows(opened, pools, untuned)
     items = [
         shown
         for pool, before_Cd in zip(pools, before, strict=True)
-        for shown in compare(opened, pool, before_Cd, np.asarray(after[pool.items]))
+        for shown in compare(opened, pool, before_Cd, after.rows(pool.items))
     ]
     write_json(output / NEIGHBOURS, {"items": items})
 
@@ -111,8 +111,8 @@ def _encoded(corpus: Corpus, pools: Sequence[Pool], config: EncoderConfig) -> li
 
 
 def _rows(corpus: Corpus, pools: Sequence[Pool], folder: Path) -> list[Float32s]:
-    vectors = open_vectors(folder, corpus).vectors
-    return [np.asarray(vectors[pool.items]) for pool in pools]
+    snapshot = open_vectors(folder, corpus)
+    return [snapshot.rows(pool.items) for pool in pools]
 
 
 def _pool(corpus: Corpus, domain: DomainInfo) -> Pool:

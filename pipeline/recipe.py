@@ -34,6 +34,7 @@ from pipeline.workers.neighbours import neighbours_on_cluster
 from pipeline.workers.user_model import rank_on_cluster, train_on_cluster
 
 _RANKS = 2  # version of what a rank stage writes: 2 added the examples
+_VECTORS = 2  # version of the snapshot's layout: 2 added its type
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ class RecipeBuilder:
             "adapter": item_vectors.pinned_adapter_sha256(llm),
         }
         name = "vectors" if encoder == "tuned" else "vectors_frozen"
-        return Stage(name, recipe, make, inputs, slots=config.compute.workers)
+        slots = config.compute.workers
+        return Stage(name, recipe, make, inputs, version=_VECTORS, slots=slots)
 
     def _add_model(self, model: ModelName, corpus: Stage, vectors: Mapping[str, Stage]) -> None:
         if model in BASELINES:

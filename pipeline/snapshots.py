@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from item_llm import Snapshot
-from item_llm.cache import text_key
-from item_llm.snapshot import order_sha256
+from item_llm.text_keys import keys_of, order_of
 from pipeline.artifacts import read_json, write_json
 from pipeline.corpus import Corpus
 
@@ -30,9 +29,11 @@ def read_encoder(folder: Path) -> dict[str, Any]:
 def open_vectors(folder: Path, corpus: Corpus) -> Snapshot:
     """Map the item vectors of a corpus: row i is the vector of global item i.
 
+    The run store has compared the checksums of all bytes before a stage reads them.
+
     Raises:
         ValueError: they are damaged, or of other items, of another order or number of them.
     """
     fingerprint = read_encoder(folder)["fingerprint"]
-    order = order_sha256(text_key(fingerprint, text) for text in corpus.texts)
+    order = order_of(keys_of(fingerprint, corpus.texts))
     return Snapshot.open(folder / _VECTORS, fingerprint=fingerprint, order=order)

@@ -154,8 +154,8 @@ class TaskData:
         """Frozen text vectors float32 [n_items, d_text] of the task's items, or None."""
         if self.folders.vectors is None:
             return None
-        rows = open_vectors(self.folders.vectors, self.corpus).vectors
-        return torch.from_numpy(np.array(rows[self.first_item : self.first_item + self.n_items]))
+        mine = slice(self.first_item, self.first_item + self.n_items)
+        return torch.from_numpy(open_vectors(self.folders.vectors, self.corpus).rows(mine))
 
     def domain_starts(self) -> np.ndarray:
         """int64 [D + 1]: where each domain's items start, counted from the task's first item."""

@@ -1,7 +1,3 @@
-import logging
-import signal
-import subprocess
-import sys
 import threading
 
 import lance
@@ -9,7 +5,8 @@ import numpy as np
 import pytest
 
 from item_llm import EncoderConfig, ItemEncoder, Snapshot
-from item_llm.cache import EmbeddingCache, RefreshReport, text_key
+from item_llm.cache import EmbeddingCache, RefreshReport
+from item_llm.text_keys import keys_of, order_of, text_key
 
 FROZEN, TUNED = "a" * 64, "b" * 64
 DIM = 6
@@ -51,7 +48,8 @@ def test_duplicates_are_stored_once_and_the_first_vector_stays(cache, tmp_path):
     texts, vectors = made_up(4)
     assert cache.commit([(texts, vectors), (texts, vectors + 1)]) == 4
     assert cache.commit([(["twice", " twice"], vectors[:2])]) == 1
-    keys = lance.dataset(tmp_path / "vectors" / f"{FROZEN}.lance").to_table()["key"].to_pylist()
+    table = tmp_path / "vectors" / FROZEN / "vectors.lance"
+    keys = lance.dataset(table).to_table()["key"].to_pylist()
     assert len(keys) == len(set(keys)) == 5
     np.testing.assert_array_equal(cache.snapshot(texts, tmp_path / "s").vectors, vectors)
 
@@ -74,6 +72,63 @@ def test_vectors_of_another_shape_or_type_are_refused(cache, vectors):
     with pytest.raises(ValueError, match=r"expected float32 \[2, 6\]"):
         cache.commit([(["a", "b"], vectors)])
     assert len(cache) == 0
+
+
+def test_vectors_that_are_all_zeros_are_refused(cache):
+    texts, vectors = made_up(3)
+    vectors[1] = 0
+    with pytest.raises(ValueError, match=r"1 of 3 vectors are all zeros, .* 'item 1'"):
+        cache.commit([(texts, vectors)])
+    assert cache.missing(texts) == texts
+
+
+def test_keys_are_of_the_fingerprint_and_the_normalised_text():
+    keys = keys_of(FROZEN, ["a  b", "a b ", "c"])
+    assert [key.hex() for key in keys.to_pylist()] == [
+        text_key(FROZEN, "a b"),
+        text_key(FROZEN, "a b"),
+        text_key(FROZEN, "c"),
+    ]
+    assert order_of(keys) == order_of(keys_of(FROZEN, ["a b", "a b", "c"]))
+    assert order_of(keys.slice(1)) == order_of(keys_of(FROZEN, ["a b", "c"]))
+    assert order_of(keys.slice(1)) != order_of(keys.slice(0, 2))
+
+
+def test_a_tagged_version_outlives_pruning_and_compaction(cache, tmp_path):
+    texts, vectors = made_up(20)
+    cache.commit([(texts[:10], vectors[:10]), (texts[10:], vectors[10:])])
+    kept = cache.tag("run-1")
+    assert cache.tags() == {"run-1": kept}
+    assert cache.keep_only(keys_of(FROZEN, texts[:5])) == 15
+    assert cache.drop_old_versions() > 0
+    again = EmbeddingCache.open(tmp_path / "vectors", FROZEN, DIM)
+    assert again.missing(texts) == texts[5:]
+    table = lance.dataset(tmp_path / "vectors" / FROZEN / "vectors.lance")
+    assert [entry["version"] for entry in table.versions()] == [kept, again.version]
+    old = again.snapshot(texts, tmp_path / "s", tag="run-1")
+    np.testing.assert_array_equal(old.vectors, vectors)
+    assert old.table_version == kept
+    with pytest.raises(ValueError, match=r"no version is tagged 'run-2'; the tags are run-1"):
+        again.snapshot(texts, tmp_path / "s", tag="run-2")
+
+
+def test_a_tag_moves_to_the_version_it_is_given_last(cache):
+    texts, vectors = made_up(2)
+    cache.commit([(texts[:1], vectors[:1])])
+    first = cache.tag("run")
+    cache.commit([(texts[1:], vectors[1:])])
+    assert cache.tag("run") > first
+    assert cache.tags() == {"run": cache.version}
+
+
+def test_a_vector_that_was_changed_behind_its_checksum_is_not_handed_out(cache, tmp_path):
+    texts, vectors = made_up(3)
+    cache.commit([(texts, vectors)])
+    dataset = lance.dataset(tmp_path / "vectors" / FROZEN / "vectors.lance")
+    dataset.update({"vector": "arrow_cast([1.0,1.0,1.0,1.0,1.0,1.0],'FixedSizeList(6,Float32)')"},
+                   where=f"key = X'{text_key(FROZEN, 'item 1')}'")  # fmt: skip
+    with pytest.raises(ValueError, match=text_key(FROZEN, "item 1")):
+        cache.snapshot(texts, tmp_path / "s")
 
 
 def test_refresh_encodes_what_is_missing_and_nothing_else(cache):
@@ -110,34 +165,6 @@ def test_a_malformed_fingerprint_names_no_folder(tmp_path, fingerprint):
         EmbeddingCache.open(tmp_path, fingerprint, DIM)
 
 
-def test_object_stores_are_refused_clearly():
-    with pytest.raises(ValueError, match=r"s3://bucket/vectors.*only local folders"):
-        EmbeddingCache.open("s3://bucket/vectors", FROZEN, DIM)
-
-
-@pytest.mark.parametrize("damage", ["empty", "half"])
-def test_a_torn_newest_manifest_is_removed_with_a_warning(cache, tmp_path, caplog, damage):
-    texts, vectors = made_up(9)
-    cache.commit([(texts[:5], vectors[:5]), (texts[5:], vectors[5:])])
-    versions = tmp_path / "vectors" / f"{FROZEN}.lance" / "_versions"
-    newest = min(versions.glob("*.manifest"))  # Lance counts its names down
-    raw = newest.read_bytes()
-    newest.write_bytes(b"" if damage == "empty" else raw[: len(raw) // 2])
-    with caplog.at_level(logging.WARNING):
-        again = EmbeddingCache.open(tmp_path / "vectors", FROZEN, DIM)
-    assert "version 3 is torn" in caplog.text
-    assert again.missing(texts) == texts[5:]
-    again.commit([(texts[5:], vectors[5:])])
-    np.testing.assert_array_equal(again.snapshot(texts, tmp_path / "s").vectors, vectors)
-
-
-def test_a_table_without_a_readable_version_raises(cache, tmp_path):
-    versions = tmp_path / "vectors" / f"{FROZEN}.lance" / "_versions"
-    next(versions.glob("*.manifest")).write_bytes(b"")
-    with pytest.raises(ValueError, match="no earlier version"):
-        EmbeddingCache.open(tmp_path / "vectors", FROZEN, DIM)
-
-
 def test_many_committers_at_once_leave_no_duplicate(tmp_path):
     texts, vectors = made_up(60)
 
@@ -151,7 +178,7 @@ def test_many_committers_at_once_leave_no_duplicate(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    rows = lance.dataset(tmp_path / f"{FROZEN}.lance").to_table()["key"].to_pylist()
+    rows = lance.dataset(tmp_path / FROZEN / "vectors.lance").to_table()["key"].to_pylist()
     assert len(rows) == len(set(rows)) == 60
 
 
@@ -166,47 +193,9 @@ def test_many_small_commits_are_compacted(cache, tmp_path):
     texts, vectors = made_up(70)
     cache.commit((texts[i : i + 1], vectors[i : i + 1]) for i in range(70))
     cache.refresh(texts, CountingEncoder())
-    dataset = lance.dataset(tmp_path / "vectors" / f"{FROZEN}.lance")
+    dataset = lance.dataset(tmp_path / "vectors" / FROZEN / "vectors.lance")
     assert len(dataset.get_fragments()) == 1
     np.testing.assert_array_equal(cache.snapshot(texts, tmp_path / "s").vectors, vectors)
-
-
-COMMITTER = """
-import sys
-import numpy as np
-from item_llm.cache import EmbeddingCache
-
-cache = EmbeddingCache.open(sys.argv[1], "a" * 64, 6)
-for b in range(int(sys.argv[2]), 100_000):
-    texts = [f"{b}-{i}" for i in range(50)]
-    cache.commit([(texts, np.full((50, 6), b, dtype=np.float32))])
-    print(b, flush=True)
-"""
-
-
-def test_kill_9_loses_no_acknowledged_commit(tmp_path):
-    rng, acknowledged, start = np.random.default_rng(0), [], 0
-    for _ in range(4):
-        process = subprocess.Popen(
-            [sys.executable, "-c", COMMITTER, str(tmp_path), str(start)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(int(rng.integers(1, 12))):
-            acknowledged.append(int(process.stdout.readline()))
-        threading.Event().wait(rng.uniform(0, 0.02))
-        process.send_signal(signal.SIGKILL)
-        acknowledged += [int(line) for line in process.stdout.read().split()]
-        process.wait()
-        start = acknowledged[-1] + 1
-        cache = EmbeddingCache.open(tmp_path, FROZEN, DIM)
-        wanted = [f"{b}-{i}" for b in acknowledged for i in range(50)]
-        assert cache.missing(wanted) == []
-        assert len(cache) % 50 == 0, "half of a batch was stored"
-        keys = lance.dataset(tmp_path / f"{FROZEN}.lance").to_table()["key"].to_pylist()
-        assert len(keys) == len(set(keys))
-    expected = np.repeat(acknowledged, 50).astype(np.float32)
-    np.testing.assert_array_equal(cache.snapshot(wanted, tmp_path / "s").vectors[:, 0], expected)
 
 
 def test_a_real_encoder_through_the_cache(tiny_llama, tmp_path, item_texts):

@@ -1,0 +1,79 @@
+"""What Lance leaves to its user on a local disk: it does not fsync, and a power cut can tear files.
+
+A table's commit is its newest manifest, which names the data files. After a power cut the newest
+manifest or a data file that only it names may be torn; such a version was never acknowledged,
+because a commit is synced before it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from item_llm.folders import fsync_path
+
+_log = logging.getLogger(__name__)
+_VERSION_ENDS = 2**64 - 1  # Lance names version v's manifest 2**64 - 1 - v, so that newest is first
+_VERSIONS = "_versions"
+_TORN = ".torn"
+
+
+class LocalFiles:
+    """The files of one table below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._synced: set[tuple[str, int]] = set()
+
+    def sync(self) -> None:
+        """Sync what this object has not synced yet: data first, manifests last, then folders."""
+        folders = sorted(self._folders(self.root), key=lambda path: Path(path).name == _VERSIONS)
+        for folder in folders:
+            changed = False
+            with os.scandir(folder) as entries:
+                marks = [(e.path, e.stat().st_size) for e in entries if e.is_file()]
+            for mark in marks:
+                if mark not in self._synced:
+                    fsync_path(Path(mark[0]))
+                    self._synced.add(mark)
+                    changed = True
+            if changed:
+                fsync_path(Path(folder))
+
+    def manifests(self) -> list[tuple[int, Path]]:
+        """Version and manifest of all versions, newest first."""
+        found = (self.root / _VERSIONS).glob("*.manifest")
+        return sorted(((_version(path), path) for path in found), reverse=True)
+
+    def set_aside(self, version: int, path: Path, error: Exception) -> None:
+        """Take a torn version out of the table; its manifest is kept in `.torn/`."""
+        grave = self.root / _TORN
+        grave.mkdir(exist_ok=True)
+        os.replace(path, grave / path.name)
+        fsync_path(path.parent)
+        _log.warning(
+            "%s: version %d is torn (%s); set aside in %s, going on from the version before it",
+            self.root,
+            version,
+            str(error).split("\n")[0][:200],
+            grave,
+        )
+
+    def _folders(self, folder: Path | str) -> Iterator[str]:
+        yield str(folder)
+        with os.scandir(folder) as entries:
+            inner = [e.path for e in entries if e.is_dir() and e.name != _TORN]
+        for path in inner:
+            yield from self._folders(path)
+
+
+def _version(path: Path) -> int:
+    """Version number in a manifest's name; both of Lance's naming schemes."""
+    match = re.fullmatch(r"(\d+)\.manifest", path.name)
+    if match is None:
+        raise ValueError(f"{path}: no name of a Lance manifest; move it away")
+    number = int(match.group(1))
+    return _VERSION_ENDS - number if len(match.group(1)) == 20 else number
