@@ -30,7 +30,8 @@ class LanceTable:
     Args:
         place: a folder, or an s3:// address (credentials and endpoint come from the usual
             AWS_* variables).
-        schema: its first column is the primary key: not null, with `PRIMARY_KEY` as metadata.
+        schema: its first column is the primary key: not null, with `PRIMARY_KEY` as metadata, of
+            type string or binary (with fixed_size_binary writers at once leave duplicates).
     """
 
     def __init__(self, place: str, schema: pa.Schema) -> None:

@@ -32,16 +32,12 @@ class LocalFiles:
         """Sync what this object has not synced yet: data first, manifests last, then folders."""
         folders = sorted(self._folders(self.root), key=lambda path: Path(path).name == _VERSIONS)
         for folder in folders:
-            changed = False
-            with os.scandir(folder) as entries:
-                marks = [(e.path, e.stat().st_size) for e in entries if e.is_file()]
-            for mark in marks:
-                if mark not in self._synced:
-                    fsync_path(Path(mark[0]))
-                    self._synced.add(mark)
-                    changed = True
-            if changed:
+            new = [mark for mark in _marks(folder) if mark not in self._synced]
+            for mark in new:
+                fsync_path(Path(mark[0]))
+            if new:
                 fsync_path(Path(folder))
+            self._synced.update(new)
 
     def manifests(self) -> list[tuple[int, Path]]:
         """Version and manifest of all versions, newest first."""
@@ -68,6 +64,16 @@ class LocalFiles:
             inner = [e.path for e in entries if e.is_dir() and e.name != _TORN]
         for path in inner:
             yield from self._folders(path)
+
+
+def _marks(folder: str) -> list[tuple[str, int]]:
+    """Path and size of each finished file: Lance writes `.tmp...` and renames."""
+    with os.scandir(folder) as entries:
+        return [
+            (entry.path, entry.stat().st_size)
+            for entry in entries
+            if entry.is_file() and not entry.name.startswith(".tmp")
+        ]
 
 
 def _version(path: Path) -> int:

@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from item_llm.lance_table import PRIMARY_KEY
-from item_llm.text_keys import KEY_BYTES
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 def vector_schema(width: int) -> pa.Schema:
-    """Columns: key fixed_size_binary(32), vector float32 [width], checksum uint32."""
+    """Columns: key binary, vector float32 [width], checksum uint32."""
     import pyarrow as pa
 
-    key = pa.field("key", pa.binary(KEY_BYTES), nullable=False, metadata=PRIMARY_KEY)
+    key = pa.field("key", pa.binary(), nullable=False, metadata=PRIMARY_KEY)
     vector = pa.field("vector", pa.list_(pa.float32(), width))
     return pa.schema([key, vector, pa.field("checksum", pa.uint32())])
 
