@@ -184,10 +184,12 @@ class LanceTable:
     def _in_object_store(self) -> Any:
         try:
             return self._readable()
-        except ValueError as error:
-            if "not found" in str(error):
+        except (OSError, ValueError) as error:
+            if "was not found" in str(error):
                 return None
-            raise
+            raise ValueError(
+                f"{self.place}: not readable ({error}); check the address and the AWS_* variables"
+            ) from error
 
     def _readable(self, version: int | None = None) -> Any:
         """A version, after its keys were read: whatever of its files is torn raises here."""

@@ -1,0 +1,110 @@
+"""The cache in an object store: a real moto server, spoken to over HTTP."""
+
+import importlib.util
+import multiprocessing
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+
+from item_llm.cache import EmbeddingCache
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("moto") is None, reason="moto[server] is not installed"
+)
+
+FINGERPRINT = "a" * 64
+DIM = 6
+START = multiprocessing.get_context("forkserver")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture
+def bucket(server, monkeypatch, request):
+    """An address in a bucket of its own; the endpoint and the credentials are in the environment."""
+    for name, value in {
+        "AWS_ENDPOINT": server,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    name = "b" + str(abs(hash(request.node.name)))
+    urllib.request.urlopen(urllib.request.Request(f"{server}/{name}", method="PUT")).close()
+    return f"s3://{name}/vectors"
+
+
+def made_up(count, seed=0):
+    vectors = np.random.default_rng(seed).standard_normal((count, DIM)).astype(np.float32)
+    return [f"item {i}" for i in range(count)], vectors
+
+
+def test_what_is_committed_is_there_after_reopening(bucket, tmp_path):
+    texts, vectors = made_up(30)
+    cache = EmbeddingCache.open(bucket, FINGERPRINT, DIM)
+    assert cache.missing(texts) == texts
+    assert cache.commit([(texts[:20], vectors[:20]), (texts[10:], vectors[10:])]) == 30
+    again = EmbeddingCache.open(f"{bucket}/", FINGERPRINT, DIM)
+    assert again.missing([*texts, "new"]) == ["new"]
+    np.testing.assert_array_equal(again.snapshot(texts, tmp_path / "s").vectors, vectors)
+
+
+def test_tags_and_old_versions(bucket, tmp_path):
+    texts, vectors = made_up(10)
+    cache = EmbeddingCache.open(bucket, FINGERPRINT, DIM)
+    cache.commit([(texts, vectors)])
+    kept = cache.tag("run")
+    cache.drop_old_versions()
+    assert cache.tags() == {"run": kept}
+    assert cache.snapshot(texts, tmp_path / "s", tag="run").table_version == kept
+
+
+def test_another_width_and_an_absent_bucket_are_clear(bucket):
+    EmbeddingCache.open(bucket, FINGERPRINT, DIM)
+    with pytest.raises(ValueError, match=r"'dim': '6'.*'dim': '7'"):
+        EmbeddingCache.open(bucket, FINGERPRINT, DIM + 1)
+    with pytest.raises(ValueError, match="s3://no-such-bucket/v"):
+        EmbeddingCache.open("s3://no-such-bucket/v", FINGERPRINT, DIM)
+
+
+def commit_some(address, writer):
+    cache = EmbeddingCache.open(address, FINGERPRINT, DIM)
+    texts, vectors = made_up(60)
+    for i in range(writer, writer + 30, 10):
+        cache.commit([(texts[i : i + 20], vectors[i : i + 20])])
+
+
+def test_three_writers_leave_no_duplicate(bucket):
+    writers = [START.Process(target=commit_some, args=(bucket, start)) for start in (0, 10, 20)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    assert len(EmbeddingCache.open(bucket, FINGERPRINT, DIM)) == 60
