@@ -45,7 +45,7 @@ def server():
 
 @pytest.fixture
 def bucket(server, monkeypatch, request):
-    """An address in a bucket of its own; the endpoint and the credentials are in the environment."""
+    """An address in a bucket of its own; endpoint and credentials are in the environment."""
     for name, value in {
         "AWS_ENDPOINT": server,
         "AWS_ALLOW_HTTP": "true",
