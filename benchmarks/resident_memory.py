@@ -1,4 +1,4 @@
-"""By how much a call raises the resident memory of its process, at its peak. Linux only."""
+"""Resident memory of this process at its peak, and by how much a call raises it. Linux only."""
 
 import ctypes
 from collections.abc import Callable
@@ -23,6 +23,15 @@ def peak_extra_bytes(run: Callable[[], object]) -> tuple[int, int]:
     peak = _status_kib("VmHWM")
     del results  # held until here: results are part of the peak
     return (peak - before) * 1024, before * 1024
+
+
+def peak_bytes() -> int:
+    """The peak of this process so far; getrusage's figure holds that of the parent too.
+
+    Raises:
+        RuntimeError: the system does not tell resident memory as Linux does.
+    """
+    return _status_kib("VmHWM") * 1024
 
 
 def _status_kib(field: str) -> int:

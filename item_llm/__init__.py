@@ -8,9 +8,10 @@ Nothing here knows of users, of Ray or of the pipeline.
 
 from item_llm.adapter import LoraConfig
 from item_llm.config import ItemLLMConfig
-from item_llm.encoder import EncoderConfig, ItemEncoder
+from item_llm.encoder import ItemEncoder
 from item_llm.finetune_result import FinetuneResult
 from item_llm.pairs import ItemPairs, next_item_pairs
+from item_llm.reading import EncoderConfig
 from item_llm.snapshot import Snapshot
 from item_llm.training import FinetuningConfig, finetune
 

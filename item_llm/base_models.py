@@ -108,12 +108,15 @@ class PretrainedModel:
         tokenizer.model_max_length = int(1e30)  # max_tokens decides; the model's limit is checked
         return tokenizer
 
+    def dim(self) -> int:
+        """The width of its hidden states."""
+        return int(self._config().hidden_size)
+
     def is_causal(self) -> bool:
         """Whether the model reads from left to right (else it is an encoder)."""
-        from transformers import AutoConfig
         from transformers.models.auto import modeling_auto as auto
 
-        config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
+        config = self._config()
         for name in config.architectures or ():
             if "CausalLM" in name or "LMHead" in name:
                 return True
@@ -121,6 +124,11 @@ class PretrainedModel:
             config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
             and config.model_type not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
         )
+
+    def _config(self) -> Any:
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
 
 
 def models_folder() -> Path:

@@ -11,7 +11,7 @@ next one reuses, whatever its domains.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BLOCK = 4096  # texts in one commit of a refresh: what a crash can lose
-LOCK = "lock"
+_LOCK = "lock"
 
 
 class Encoder(Protocol):
@@ -69,6 +69,7 @@ class EmbeddingCache:
         self.dim = dim
         self._table = LanceTable(f"{folder}/vectors.lance", vector_schema(dim))
         self._keys: pa.Array
+        self._holds_lock = False
 
     @classmethod
     def open(cls, path: Path | str, fingerprint: str, dim: int) -> EmbeddingCache:
@@ -99,9 +100,18 @@ class EmbeddingCache:
         """Whether the cache is in an object store."""
         return "://" in self.folder
 
-    def locked(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
         """Hold the right to commit; an object store has no lock, only Lance's own retries."""
-        return nullcontext() if self.is_remote else exclusive(Path(self.folder) / LOCK)
+        if self.is_remote or self._holds_lock:
+            yield
+            return
+        with exclusive(Path(self.folder) / _LOCK):
+            self._holds_lock = True
+            try:
+                yield
+            finally:
+                self._holds_lock = False
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -212,6 +222,22 @@ class EmbeddingCache:
     def order(self, texts: Sequence[str]) -> str:
         """The checksum of an order of texts, as `Snapshot.open` compares it."""
         return order_of(keys_of(self.fingerprint, texts))
+
+    def vectors(self, keys: pa.Array) -> np.ndarray:
+        """Some stored vectors, float32 [n, d], in the order of distinct keys, binary [n].
+
+        Raises:
+            ValueError: a key has none, or a checksum is wrong.
+        """
+        import pyarrow.compute as pc
+
+        self._reload()
+        out = np.full((len(keys), self.dim), np.nan, dtype=np.float32)
+        for found, vectors in verified(self._table.chosen(keys.to_pylist()), self._table.place):
+            out[pc.index_in(found, value_set=keys).to_numpy()] = vectors
+        if without := int(np.isnan(out[:, 0]).sum()):
+            raise ValueError(f"{self._table.place}: {without} of {len(out)} keys have no vector")
+        return out
 
     def tag(self, name: str) -> int:
         """Keep the newest version under a name, for a run that trained on it; returns it.

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from item_llm.adapter import LoraConfig
-from item_llm.encoder import EncoderConfig
+from item_llm.reading import EncoderConfig
 from item_llm.training import FinetuningConfig
 
 

@@ -10,53 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.nn import functional as F
 
 from item_llm.base_models import PretrainedModel
 from item_llm.batching import TokenBatch, by_token_budget
-from item_llm.folders import sha256_of_json
 from item_llm.prompt_cache import Prefix, shares_prefix
-from item_llm.prompts import DEFAULT_PROMPT, TextTokenizer, normalise_text
-
-_ENCODING = 1  # raise when the same weights and texts give other vectors
-
-
-class EncoderConfig(BaseModel):
-    """Which model encodes item texts, and how it reads one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    base: str = Field(
-        default="smollm2",
-        min_length=1,
-        description="smollm2, minilm, a model folder, a .gguf file, or a Hugging Face name.",
-    )
-    prompt: str | None = Field(
-        default=None,
-        description="Text before every item; null: the default for causal LMs, none for encoders.",
-    )
-    pooling: Literal["auto", "item", "mean"] = Field(
-        default="auto",
-        description="item: last hidden state at a trained [ITEM] position; mean: over the text; "
-        "auto: item for causal LMs, mean for encoders.",
-    )
-    max_tokens: int = Field(
-        default=64, ge=1, description="An item's text is cut to this many tokens."
-    )
-    dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="Weights and activations; vectors are always float32."
-    )
-    batch_tokens: int | None = Field(
-        default=None,
-        ge=1,
-        description="Tokens in one forward pass, padding included; null: what suits the device.",
-    )
+from item_llm.prompts import TextTokenizer, normalise_text
+from item_llm.reading import EncoderConfig, Reading
 
 
 class ItemEncoder(nn.Module):
@@ -73,15 +38,13 @@ class ItemEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.base = base
-        self.causal = base.is_causal()
-        self.pooling = _resolve_pooling(config.pooling, self.causal)
+        self._reading = Reading.of(config, base)
+        self.causal, self.pooling = self._reading.causal, self._reading.pooling
         self.core = base.load(getattr(torch, config.dtype))
         self.dim = int(self.core.config.hidden_size)
         self.shares_prefix = shares_prefix(self.core.config.model_type)
-        tokenizer = base.load_tokenizer()
-        self._tokenizer_sha256 = _tokenizer_sha256(tokenizer)
-        self._prompt = _resolve_prompt(config.prompt, self.causal)
-        self.tokens = TextTokenizer.build(tokenizer, self._prompt, config.max_tokens)
+        tokenizer, prompt = self._reading.tokenizer, self._reading.prompt
+        self.tokens = TextTokenizer.build(tokenizer, prompt, config.max_tokens)
         self._adapter_sha256: str | None = None
         self._check_length()
         embeddings = self.core.get_input_embeddings().weight
@@ -110,25 +73,12 @@ class ItemEncoder(nn.Module):
     @property
     def reading(self) -> dict[str, Any]:
         """How a text is read: what an adapter is trained for and cannot be used without."""
-        return {
-            "base_sha256": self.base.sha256,
-            "tokenizer_sha256": self._tokenizer_sha256,
-            "prompt": self._prompt,
-            "pooling": self.pooling,
-        }
+        return self._reading.facts
 
     @property
     def fingerprint(self) -> str:
         """Hex sha256 over base weights, adapter, prompt, pooling, max_tokens, dtype, tokenizer."""
-        return sha256_of_json(
-            {
-                **self.reading,
-                "adapter_sha256": self._adapter_sha256,
-                "max_tokens": self.config.max_tokens,
-                "dtype": self.config.dtype,
-                "encoding": _ENCODING,
-            }
-        )
+        return self._reading.fingerprint(self._adapter_sha256)
 
     def forward(self, batches: Sequence[TokenBatch]) -> torch.Tensor:
         """Encode token batches, differentiably.
@@ -261,22 +211,6 @@ def _mean(hidden_BTd: torch.Tensor, starts_B: torch.Tensor, ends_B: torch.Tensor
     inside_BT = (at_T >= starts_B[:, None]) & (at_T < ends_B[:, None])
     total = torch.einsum("btd,bt->bd", hidden_BTd, inside_BT.to(hidden_BTd.dtype))
     return total / (ends_B - starts_B).clamp(min=1)[:, None]
-
-
-def _resolve_pooling(pooling: str, causal: bool) -> str:
-    return pooling if pooling != "auto" else ("item" if causal else "mean")
-
-
-def _resolve_prompt(prompt: str | None, causal: bool) -> str:
-    return normalise_text(prompt if prompt is not None else DEFAULT_PROMPT if causal else "")
-
-
-def _tokenizer_sha256(tokenizer: Any) -> str:
-    """Hash of vocabulary, merges and rules, before any call sets padding or truncation."""
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    return sha256_of_json(backend.to_str())
 
 
 def _check_finite(vectors: np.ndarray, texts: Sequence[str]) -> None:

@@ -67,18 +67,18 @@ class LanceTable:
         """The version that reads see."""
         return int(self._dataset.version)
 
-    def read(self, columns: Sequence[str], tag: str | None = None) -> pa.Table:
-        """Columns of all rows, in no order that means anything.
-
-        Args:
-            columns: their names.
-            tag: of the version to read; None: the one that is open.
-        """
-        return self._at(tag).to_table(columns=list(columns))
+    def read(self, columns: Sequence[str], where: str | None = None) -> pa.Table:
+        """Columns of all rows, or of those that an SQL predicate holds for, in no fixed order."""
+        return self._dataset.to_table(columns=list(columns), filter=where)
 
     def batches(self, tag: str | None = None) -> Iterator[pa.RecordBatch]:
-        """All rows, some ten thousands at a time."""
+        """All rows of the open version, or of a tagged one, some ten thousands at a time."""
         yield from self._at(tag).to_batches(batch_size=65_536)
+
+    def chosen(self, keys: Sequence[bytes]) -> list[pa.RecordBatch]:
+        """The rows of some keys, in no order that means anything."""
+        listed = ", ".join(map(sql_literal, keys))
+        return self._dataset.to_batches(filter=f"{self.key} IN ({listed})") if keys else []
 
     def insert(self, rows: pa.Table) -> int:
         """Commit the rows whose keys are not there yet; durable when this returns.
@@ -108,10 +108,15 @@ class LanceTable:
     def delete(self, keys: Sequence[bytes] | Sequence[str]) -> None:
         """Commit the removal of rows; durable when this returns."""
         for start in range(0, len(keys), _DELETED_AT_ONCE):
-            listed = ", ".join(map(_literal, keys[start : start + _DELETED_AT_ONCE]))
+            listed = ", ".join(map(sql_literal, keys[start : start + _DELETED_AT_ONCE]))
             self._dataset.delete(f"{self.key} IN ({listed})")
         if keys:
             self._committed()
+
+    def delete_where(self, predicate: str) -> None:
+        """Commit the removal of the rows that an SQL predicate holds for."""
+        self._dataset.delete(predicate)
+        self._committed()
 
     def tag(self, name: str) -> None:
         """Give the open version a name that keeps it; an older version of this name loses it."""
@@ -246,5 +251,6 @@ class LanceTable:
             )
 
 
-def _literal(key: bytes | str) -> str:
+def sql_literal(key: bytes | str) -> str:
+    """A key as it is written in a predicate."""
     return f"X'{key.hex()}'" if isinstance(key, bytes) else "'" + key.replace("'", "''") + "'"

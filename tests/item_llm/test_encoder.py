@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from item_llm import EncoderConfig, ItemEncoder
 from item_llm.prompts import DEFAULT_PROMPT
+from item_llm.reading import describe_encoder
 
 TEXTS = ["red wooden train", "blue drum, set of 10", "", "red wooden train", "kite " * 9]
 
@@ -115,3 +116,13 @@ def test_bfloat16_is_near_float32(encoder, tiny_llama):
     cosines = (half.encode(TEXTS) * encoder.encode(TEXTS)).sum(1)
     assert cosines.min() > 0.999
     assert half.encode(TEXTS).dtype == np.float32
+
+
+def test_an_encoder_is_described_without_its_weights(tiny_llama, tmp_path):
+    folder = tmp_path / "no weights in memory"
+    folder.symlink_to(tiny_llama)
+    for fields in ({}, {"prompt": "x"}, {"pooling": "mean"}, {"max_tokens": 9}):
+        config = EncoderConfig(**{"base": str(folder), **fields})
+        encoder = ItemEncoder.load(config)
+        encoder.encode(TEXTS)  # sets truncation: the description does not depend on it
+        assert describe_encoder(config) == (encoder.fingerprint, encoder.dim)
