@@ -111,27 +111,31 @@ def merge_adapter(encoder: ItemEncoder, folder: Path) -> str:
     from peft import PeftModel
     from safetensors.torch import load_file
 
+    sha256 = read_adapter_sha256(folder, encoder.reading)
+    encoder.core = PeftModel.from_pretrained(encoder.core, str(folder)).merge_and_unload()
+    if encoder.item is not None:
+        encoder.item.data.copy_(load_file(folder / _ITEM_FILE)["item"])
+    return sha256
+
+
+def read_adapter_sha256(folder: Path, reading: Mapping[str, Any] | None = None) -> str:
+    """The hash of a finished adapter's folder.
+
+    Args:
+        folder: of the adapter.
+        reading: how the encoder reads that it is to be used with; None: any.
+
+    Raises:
+        ValueError: the folder is absent or damaged, or trained on another base, prompt or pooling.
+    """
     manifest = read_manifest(folder, _KIND)
     for name, expected in manifest["reading"].items():
-        got = encoder.reading.get(name)
-        if got != expected:
+        if reading is not None and (got := reading.get(name)) != expected:
             raise ValueError(
                 f"adapter {folder}: it was trained with {name} {expected!r}, this encoder has "
                 f"{got!r}; use the encoder settings of the adapter's run, or train another adapter"
             )
-    encoder.core = PeftModel.from_pretrained(encoder.core, str(folder)).merge_and_unload()
-    if encoder.item is not None:
-        encoder.item.data.copy_(load_file(folder / _ITEM_FILE)["item"])
     return adapter_sha256(manifest)
-
-
-def read_adapter_sha256(folder: Path) -> str:
-    """The hash of a finished adapter's folder.
-
-    Raises:
-        ValueError: the folder is absent or damaged.
-    """
-    return adapter_sha256(read_manifest(folder, _KIND))
 
 
 def adapter_sha256(manifest: Mapping[str, Any]) -> str:

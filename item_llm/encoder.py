@@ -19,9 +19,12 @@ from torch.nn import functional as F
 
 from item_llm.base_models import PretrainedModel
 from item_llm.batching import TokenBatch, by_token_budget
+from item_llm.mixed_products import use_mixed_products
 from item_llm.prompt_cache import Prefix, shares_prefix
 from item_llm.prompts import TextTokenizer, normalise_text
 from item_llm.reading import EncoderConfig, Reading
+
+_WEIGHTS = {"float32": torch.float32, "mixed": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class ItemEncoder(nn.Module):
@@ -40,7 +43,7 @@ class ItemEncoder(nn.Module):
         self.base = base
         self._reading = Reading.of(config, base)
         self.causal, self.pooling = self._reading.causal, self._reading.pooling
-        self.core = base.load(getattr(torch, config.dtype))
+        self.core = base.load(_WEIGHTS[config.dtype])
         self.dim = int(self.core.config.hidden_size)
         self.shares_prefix = shares_prefix(self.core.config.model_type)
         tokenizer, prompt = self._reading.tokenizer, self._reading.prompt
@@ -67,6 +70,8 @@ class ItemEncoder(nn.Module):
         encoder = cls(config, PretrainedModel.find(config.base))
         if adapter is not None:
             encoder._adapter_sha256 = merge_adapter(encoder, adapter)
+        if config.dtype == "mixed":
+            use_mixed_products(encoder.core)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return encoder.eval().requires_grad_(False).to(device)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ _log = logging.getLogger(__name__)
 _VERSION_ENDS = 2**64 - 1  # Lance names version v's manifest 2**64 - 1 - v, so that newest is first
 _VERSIONS = "_versions"
 _TORN = ".torn"
+_MARK = ".synced"  # its time is when the last whole sync began
+_MARGIN_NS = 60 * 10**9  # for a clock that is set back, and a file that was long in writing
 
 
 class LocalFiles:
@@ -29,15 +32,25 @@ class LocalFiles:
         self._synced: set[tuple[str, int]] = set()
 
     def sync(self) -> None:
-        """Sync what this object has not synced yet: data first, manifests last, then folders."""
+        """Sync what was not synced yet: data first, manifests last, then their folders.
+
+        A file older than the last whole sync, by whatever process, is left out.
+        """
+        began, since = time.time_ns(), self._last_sync()
         folders = sorted(self._folders(self.root), key=lambda path: Path(path).name == _VERSIONS)
         for folder in folders:
-            new = [mark for mark in _marks(folder) if mark not in self._synced]
+            new = [mark for mark in _marks(folder, since) if mark not in self._synced]
             for mark in new:
                 fsync_path(Path(mark[0]))
             if new:
                 fsync_path(Path(folder))
             self._synced.update(new)
+        (self.root / _MARK).touch()
+        os.utime(self.root / _MARK, ns=(began, began))
+
+    def _last_sync(self) -> int:
+        mark = self.root / _MARK
+        return mark.stat().st_mtime_ns - _MARGIN_NS if mark.exists() else 0
 
     def manifests(self) -> list[tuple[int, Path]]:
         """Version and manifest of all versions, newest first."""
@@ -66,13 +79,15 @@ class LocalFiles:
             yield from self._folders(path)
 
 
-def _marks(folder: str) -> list[tuple[str, int]]:
-    """Path and size of each finished file: Lance writes `.tmp...` and renames."""
+def _marks(folder: str, since: int) -> list[tuple[str, int]]:
+    """Path and size of each finished file since then: Lance writes `.tmp...` and renames."""
     with os.scandir(folder) as entries:
         return [
             (entry.path, entry.stat().st_size)
             for entry in entries
-            if entry.is_file() and not entry.name.startswith(".tmp")
+            if not entry.name.startswith(".tmp")
+            and entry.is_file()
+            and entry.stat().st_mtime_ns >= since
         ]
 
 

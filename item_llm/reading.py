@@ -41,8 +41,10 @@ class EncoderConfig(BaseModel):
     max_tokens: int = Field(
         default=64, ge=1, description="An item's text is cut to this many tokens."
     )
-    dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="Weights and activations; vectors are always float32."
+    dtype: Literal["float32", "mixed", "bfloat16"] = Field(
+        default="float32",
+        description="Of weights and activations; mixed: float32, with products in bfloat16 while "
+        "texts are encoded. Vectors are always float32.",
     )
     batch_tokens: int | None = Field(
         default=None,
@@ -117,11 +119,11 @@ def describe_encoder(config: EncoderConfig, adapter: Path | None = None) -> tupl
     """An encoder's fingerprint and the width of its vectors, without its weights in memory.
 
     Raises:
-        ValueError: the base cannot be found, or the adapter is absent or damaged.
+        ValueError: the base cannot be found, or the adapter is absent, damaged or of another one.
     """
     from item_llm.adapter import read_adapter_sha256
 
     base = PretrainedModel.find(config.base)
     reading = Reading.of(config, base)
-    sha256 = None if adapter is None else read_adapter_sha256(adapter)
+    sha256 = None if adapter is None else read_adapter_sha256(adapter, reading.facts)
     return reading.fingerprint(sha256), base.dim()

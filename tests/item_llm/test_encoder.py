@@ -107,8 +107,14 @@ def test_the_fingerprint_is_of_what_decides_a_vector(tiny_llama, tmp_path):
     assert fingerprint(batch_tokens=3) == reference
     assert fingerprint(prompt=DEFAULT_PROMPT) == reference
     assert fingerprint(pooling="item") == reference
-    changes = [{"prompt": "x"}, {"pooling": "mean"}, {"max_tokens": 9}, {"dtype": "bfloat16"}]
-    assert len({reference, *(fingerprint(**c) for c in changes)}) == 5
+    changes = [
+        {"prompt": "x"},
+        {"pooling": "mean"},
+        {"max_tokens": 9},
+        {"dtype": "bfloat16"},
+        {"dtype": "mixed"},
+    ]
+    assert len({reference, *(fingerprint(**c) for c in changes)}) == 6
 
 
 def test_bfloat16_is_near_float32(encoder, tiny_llama):
@@ -126,3 +132,13 @@ def test_an_encoder_is_described_without_its_weights(tiny_llama, tmp_path):
         encoder = ItemEncoder.load(config)
         encoder.encode(TEXTS)  # sets truncation: the description does not depend on it
         assert describe_encoder(config) == (encoder.fingerprint, encoder.dim)
+
+
+def test_mixed_is_nearer_to_float32_than_bfloat16(encoder, tiny_llama, item_texts):
+    exact = encoder.encode(item_texts)
+    distance = {}
+    for dtype in ("mixed", "bfloat16"):
+        config = EncoderConfig(base=str(tiny_llama), max_tokens=16, dtype=dtype)
+        distance[dtype] = 1 - (ItemEncoder.load(config).encode(item_texts) * exact).sum(1).min()
+    assert 0 < distance["mixed"] < distance["bfloat16"]
+    assert distance["mixed"] < 2e-4  # of weights drawn far apart; MiniLM: 3e-5
