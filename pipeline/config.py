@@ -93,6 +93,11 @@ class RunConfig(BaseModel):
     store: str = Field(
         "runs/.store", description="folder of finished outputs, shared by runs; ~ is the home"
     )
+    vectors: str | None = Field(
+        None,
+        description="folder of the item vectors' cache, shared by runs, or s3://BUCKET/PREFIX; "
+        "null: vectors/ in the store",
+    )
     domains: tuple[DomainConfig, ...] = Field(
         description="the catalogues: a name, a source and how it is cleaned", min_length=1
     )
@@ -146,7 +151,7 @@ class RunConfig(BaseModel):
 
     def results_hash(self) -> str:
         """SHA-256 (hex) of what decides metrics.json: not names, folders, workers or trackers."""
-        ignored = {"name", "store", "compute", "tracking"}
+        ignored = {"name", "store", "vectors", "compute", "tracking"}
         return content_hash(self.model_dump(mode="json", exclude=ignored))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ from item_llm import ItemLLMConfig
 from item_llm.adapter import read_adapter_sha256
 from item_llm.base_models import PretrainedModel
 from item_llm.cache import EmbeddingCache
+from item_llm.reading import describe_encoder
+from item_llm.refresh import Encoded, in_blocks
 from pipeline.config import RunConfig
 from pipeline.corpus import Corpus
+from pipeline.paths import project_root, resolve
 from pipeline.prepare import CORPUS
 from pipeline.snapshots import write_encoder
 from pipeline.stages import StageContext
 from pipeline.workers.cluster import ComputeConfig
-from pipeline.workers.encode import describe_encoder, encode_on_cluster
+from pipeline.workers.encode import encode_on_cluster, encoder_loader
 from pipeline.workers.item_llm import finetune_in_group
 
 ADAPTER = "adapter"
@@ -40,7 +44,7 @@ def finetune_on_cluster(config: RunConfig, context: StageContext) -> dict[str, A
 
 
 def encode_corpus(
-    config: ItemLLMConfig, compute: ComputeConfig, cache_folder: Path, context: StageContext
+    config: ItemLLMConfig, compute: ComputeConfig, cache_folder: str, context: StageContext
 ) -> dict[str, Any]:
     """Encode the texts that the cache lacks and write the corpus's dense snapshot.
 
@@ -48,20 +52,45 @@ def encode_corpus(
         How many distinct texts were encoded and how many reused.
     """
     corpus = Corpus.open(context.inputs["corpus"] / CORPUS)
-    adapter = config.adapter
+    adapter = pinned_adapter(config)
     if "item_llm" in context.inputs:
         adapter = context.inputs["item_llm"] / ADAPTER
-    encoder = describe_encoder(config.encoder, adapter, compute, context.progress)
-    cache = EmbeddingCache.open(cache_folder, encoder["fingerprint"], encoder["dim"])
+    fingerprint, dim = describe_encoder(config.encoder, adapter)
+    cache = EmbeddingCache.open(cache_folder, fingerprint, dim)
     texts = list(dict.fromkeys(corpus.texts))
     missing = cache.missing(texts)
     context.progress.note(f"{len(missing):,} texts to encode, {len(cache):,} in the cache")
-    batches = encode_on_cluster(missing, config.encoder, adapter, compute, context.progress)
-    encoded = cache.commit(batches)
+    load = encoder_loader(config.encoder, adapter)
+    batches = encode_on_cluster(missing, load, compute, context.progress)
+    encoded = cache.commit(in_blocks(_none_refused(batches)))
+    cache.compact()
     counts = {"encoded": encoded, "reused": len(texts) - len(missing), "base": config.encoder.base}
-    details = counts | {"version": cache.version, "dim": encoder["dim"]}
-    cache.snapshot(corpus.texts, write_encoder(context.output, encoder["fingerprint"], details))
+    # The version that the run trains on stays readable, whatever is deleted later.
+    details = counts | {"version": cache.tag(context.output.name), "dim": dim}
+    cache.snapshot(corpus.texts, write_encoder(context.output, fingerprint, details))
     return counts
+
+
+def _none_refused(batches: Iterable[Encoded]) -> Iterator[Encoded]:
+    for batch in batches:
+        for text, reason in batch.refused:
+            raise ValueError(
+                f"the text {text[:200]!r} cannot be encoded ({reason}); mend or remove it: a run "
+                "needs a vector for every item"
+            )
+        yield batch
+
+
+def cache_place(given: str | None, store: Path) -> str:
+    """Where the cache is: an s3:// address or a folder, relative to the project; else the store's.
+
+    Args:
+        given: the config's `vectors`.
+        store: the run store's folder.
+    """
+    if given is None:
+        return str(store / "vectors")
+    return given if "://" in given else str(resolve(given, project_root()))
 
 
 def base_sha256(config: ItemLLMConfig) -> str:
@@ -78,10 +107,16 @@ def _base_sha256(base: str) -> str:
     return PretrainedModel.find(base).sha256
 
 
+def pinned_adapter(config: ItemLLMConfig) -> Path | None:
+    """Folder of the adapter that the config pins, or None; a relative one is the project's."""
+    return None if config.adapter is None else resolve(config.adapter, project_root())
+
+
 def pinned_adapter_sha256(config: ItemLLMConfig) -> str | None:
     """Hash of the adapter that the config pins, or None.
 
     Raises:
         ValueError: the adapter's folder is absent or damaged.
     """
-    return None if config.adapter is None else read_adapter_sha256(config.adapter)
+    folder = pinned_adapter(config)
+    return None if folder is None else read_adapter_sha256(folder)

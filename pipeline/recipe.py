@@ -146,7 +146,7 @@ class RecipeBuilder:
         return stages
 
     def _vector_stage(self, encoder: str, inputs: tuple[Stage, ...]) -> Stage:
-        config, cache = self.config, self.store / "vectors"
+        config, cache = self.config, item_vectors.cache_place(self.config.vectors, self.store)
         llm = config.item_llm if encoder == "tuned" else _frozen(config.item_llm)
 
         def make(context: StageContext) -> Mapping[str, Any]:

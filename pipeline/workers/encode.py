@@ -1,65 +1,80 @@
 """Encoding item texts on the cluster: many encoders (Ray Data actors), one committer (the driver).
 
 Several processes that write one table at once leave duplicates in it, so the actors only encode;
-their vectors come back in batches and the driver commits them.
+their vectors come back in batches and the driver commits them. A driver that commits slower than
+they encode holds them up: Ray Data lets only so many finished batches wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import ray.data
 
 from item_llm import EncoderConfig
+from item_llm.refresh import Encoded
 from pipeline.progress import StageProgress
 from pipeline.workers.cluster import ComputeConfig
-from pipeline.workers.launch import Member, run_in_one_worker
-from pipeline.workers.progress_board import Reporter
+from pipeline.workers.poison import Attempts, encode_or_refuse
 
 _BATCH_TEXTS = 256
+
+
+class TextEncoder(Protocol):
+    """What an actor asks of its encoder."""
+
+    @property
+    def dim(self) -> int:
+        """The width of a vector."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [n, dim], in the order of `texts`."""
+
+
+Load = Callable[[], TextEncoder]
 
 
 class _EncodingActor:
     """One encoder, loaded once and used for many batches."""
 
-    def __init__(self, encoder: Mapping[str, Any], adapter: str | None, threads: int) -> None:
+    def __init__(self, load: Load, threads: int, attempts: Attempts) -> None:
         import torch
 
-        from item_llm import ItemEncoder
-
         torch.set_num_threads(threads)
-        folder = Path(adapter) if adapter else None
-        self._encoder = ItemEncoder.load(EncoderConfig.model_validate(encoder), folder)
+        self._encoder, self._attempts = load(), attempts
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        vectors = self._encoder.encode(batch["text"].to_pylist())
+        encoder = self._encoder
+        vectors, reasons = encode_or_refuse(
+            encoder.encode, batch["text"].to_pylist(), encoder.dim, self._attempts
+        )
         flat = pa.array(vectors.reshape(-1), pa.float32())
         fixed = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-        return batch.append_column("vector", fixed)
+        told = pa.array(reasons, pa.string())
+        return batch.append_column("vector", fixed).append_column("reason", told)
 
 
 def encode_on_cluster(
-    texts: Sequence[str],
-    encoder: EncoderConfig,
-    adapter: Path | None,
-    compute: ComputeConfig,
-    progress: StageProgress,
-) -> Iterator[tuple[list[str], np.ndarray]]:
+    texts: Sequence[str], load: Load, compute: ComputeConfig, progress: StageProgress
+) -> Iterator[Encoded]:
     """Encode distinct texts in batches as they are finished, in no fixed order.
+
+    A text that no encoder can make a vector of, or at which workers die, is refused; the others
+    of its batch are encoded.
 
     Args:
         texts: n normalised texts.
-        encoder: which encoder; every actor loads it.
-        adapter: folder of its fine-tuned adapter, or None for the frozen encoder.
+        load: gives the encoder; every actor calls it once. See `encoder_loader`.
         compute: how many actors, and of what size.
         progress: told the share of the texts' characters that is encoded.
 
     Yields:
-        (texts, float32 [len(texts), d]).
+        Texts with their vectors, and refused texts with the reason.
     """
     if not texts:
         return
@@ -68,18 +83,40 @@ def encode_on_cluster(
     # Long texts first and like with like: no padding within a batch, no straggler at the end.
     ordered = sorted(texts, key=len, reverse=True)
     total, done = sum(map(len, ordered)), 0
+    attempts = Attempts()
+    try:
+        encoded = _encoded(ordered, load, compute, attempts)
+        for batch in encoded.iter_batches(batch_size=None, batch_format="pyarrow"):
+            done += sum(map(len, batch["text"].to_pylist()))
+            progress.update(done, total, "chars", f"{len(texts):,} texts")
+            yield _split(batch)
+    finally:
+        attempts.close()
+
+
+def encoder_loader(encoder: EncoderConfig, adapter: Path | None) -> Load:
+    """What an actor loads: the encoder, with its adapter merged where it has one."""
+    return partial(_load, encoder.model_dump(mode="json"), str(adapter) if adapter else None)
+
+
+def _load(encoder: dict[str, Any], adapter: str | None) -> TextEncoder:
+    from item_llm import ItemEncoder
+
+    folder = Path(adapter) if adapter else None
+    return ItemEncoder.load(EncoderConfig.model_validate(encoder), folder)
+
+
+def _encoded(
+    ordered: list[str], load: Load, compute: ComputeConfig, attempts: Attempts
+) -> ray.data.Dataset:
     actors = min(compute.workers, len(ordered))
     blocks = max(actors, -(-len(ordered) // _BATCH_TEXTS))
-    encoded = (
+    return (
         ray.data.from_arrow(pa.table({"text": pa.array(ordered, pa.string())}))
         .repartition(blocks)
         .map_batches(
             _EncodingActor,
-            fn_constructor_args=(
-                encoder.model_dump(mode="json"),
-                str(adapter) if adapter else None,
-                compute.cpus_per_worker,
-            ),
+            fn_constructor_args=(load, compute.cpus_per_worker, attempts),
             batch_size=_BATCH_TEXTS,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=actors),
@@ -87,33 +124,13 @@ def encode_on_cluster(
             num_gpus=compute.gpus_per_worker or None,
         )
     )
-    for batch in encoded.iter_batches(batch_size=None, batch_format="pyarrow"):
-        names, vectors = batch["text"].to_pylist(), _matrix(batch["vector"])
-        done += sum(map(len, names))
-        progress.update(done, total, "chars", f"{len(texts):,} texts")
-        yield names, vectors
 
 
-def _matrix(column: pa.ChunkedArray) -> np.ndarray:
-    combined = column.combine_chunks()
-    flat = combined.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, dtype=np.float32).reshape(len(combined), -1)
-
-
-def describe_encoder(
-    encoder: EncoderConfig, adapter: Path | None, compute: ComputeConfig, progress: StageProgress
-) -> dict[str, Any]:
-    """An encoder's `fingerprint` (hex) and `dim`, found by loading it on a worker.
-
-    Raises:
-        ValueError: the base or the adapter is absent or damaged, or they do not fit.
-    """
-    settings = {"encoder": encoder, "adapter": adapter}
-    return run_in_one_worker(_describe, settings, compute, progress)
-
-
-def _describe(settings: Mapping[str, Any], member: Member, report: Reporter) -> dict[str, Any]:
-    from item_llm import ItemEncoder
-
-    encoder = ItemEncoder.load(settings["encoder"], settings["adapter"])
-    return {"fingerprint": encoder.fingerprint, "dim": encoder.dim}
+def _split(batch: pa.Table) -> Encoded:
+    """The texts that were encoded, with float32 [n, d], and those that were refused."""
+    column = batch["vector"].combine_chunks()
+    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(batch), -1)
+    texts, reasons = batch["text"].to_pylist(), batch["reason"].to_pylist()
+    good = [place for place, reason in enumerate(reasons) if reason is None]
+    refused = [(text, why) for text, why in zip(texts, reasons, strict=True) if why is not None]
+    return Encoded([texts[place] for place in good], vectors[good], refused)
