@@ -68,10 +68,11 @@ peers: .venv-peers/.installed .venv-recbole/.installed
 .venv-peers/.installed: | .venv-peers/bin/python
 	@echo 'installing torch, transformers and $(MAMBA) into .venv-peers (minutes, once) ...'
 	$(PEERS_PIP) torch==2.13.0 triton==3.7.1 numpy==2.4.6 transformers==5.23.0 einops==0.8.1 \
+	  sentence-transformers==6.2.0 \
 	  packaging ninja setuptools wheel
 	MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
 	  $(PEERS_PIP) --no-deps --no-build-isolation $(MAMBA)
-	@$(PEERS) -c 'import importlib.metadata as m; print(*(f"{p} {m.version(p)}" for p in ("torch", "transformers", "mamba-ssm")))'
+	@$(PEERS) -c 'import importlib.metadata as m; print(*(f"{p} {m.version(p)}" for p in ("torch", "transformers", "mamba-ssm", "sentence-transformers")))'
 	@touch $@
 
 # RecBole reads names that numpy 2 and pandas 3 took away, and names a Ray of 2023, which it imports
