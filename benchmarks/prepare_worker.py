@@ -8,7 +8,6 @@ since it began, all that a run imports included: a peak that is to mean somethin
 """
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 # For the level of memory: it brings along all that the corpus stage of a run does.
 import pipeline.prepare  # noqa: F401
+from benchmarks.resident_memory import peak_bytes
 from pipeline.corpus import build_corpus
 from pipeline.domains import DomainConfig, clean_domain
 from pipeline.sources.registry import read_source
@@ -93,18 +93,14 @@ def prepared(config: DomainConfig, data: Path, **budgets: int) -> dict[str, Any]
         "items": corpus.n_items,
         "shards": len(domain.shards),
         "fingerprint": corpus.fingerprint(),
-        "peak_mib": _peak_mib(),
+        "peak_mib": peak_bytes() / MIB,
     }
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
 
 
 def main(data: str) -> None:
     """Compile the simulation first, which is not timed; then prepare what is asked for."""
     prepared(DomainConfig.model_validate(_WARM_UP), Path(data))
-    print(json.dumps({"level_mib": _peak_mib()}), flush=True)
+    print(json.dumps({"level_mib": peak_bytes() / MIB}), flush=True)
     for line in sys.stdin:
         config = DomainConfig.model_validate_json(line)
         print(json.dumps(prepared(config, Path(data))), flush=True)
