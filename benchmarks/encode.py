@@ -7,11 +7,8 @@ of any text's two vectors. The rivals take turns, so that the machine's noise hi
 """
 
 import argparse
-import os
-import subprocess
 import sys
 import time
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -19,8 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.harness import Check, Timing, finish, median_ratio
-from benchmarks.peer_worker import receive, send
-from benchmarks.peers import PYTHON, ROOT
+from benchmarks.peer_process import PeerProcess
 from item_llm import EncoderConfig, ItemEncoder
 from pipeline.domains import DomainConfig
 from pipeline.paths import data_root
@@ -32,42 +28,16 @@ _SPECIAL_TOKENS = 2  # [CLS] and [SEP], which sentence-transformers counts and w
 _LOOP_BATCH = 32
 
 
-class SentenceTransformers:
+class SentenceTransformers(PeerProcess):
     """sentence-transformers in a process of its own."""
 
     def __init__(self, folder: str, threads: int) -> None:
-        self._arguments = [str(threads), folder, str(MAX_TOKENS + _SPECIAL_TOKENS)]
-
-    def __enter__(self) -> "SentenceTransformers":
-        """Start it.
-
-        Raises:
-            FileNotFoundError: the peers are not installed.
-        """
-        if not PYTHON.exists():
-            raise FileNotFoundError(f"peers: no interpreter {PYTHON}; run: make peers")
-        command = [str(PYTHON), "-m", "benchmarks.encode_peer", *self._arguments]
-        environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-        )
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close its input, at which it ends."""
-        self._process.communicate()
+        arguments = [str(threads), folder, str(MAX_TOKENS + _SPECIAL_TOKENS)]
+        super().__init__("benchmarks.encode_peer", arguments)
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, float]:
         """Vectors float32 [n, d], and the seconds that they took it."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        send(self._process.stdin, {"texts": texts})
-        answer, tensors = receive(self._process.stdout)
+        answer, tensors = self.ask({"texts": texts})
         return tensors["vectors"].numpy(), answer["seconds"]
 
 

@@ -11,14 +11,13 @@ a subprocess. transformers' form runs in this process too: `transformers_scan`.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor
 
+from benchmarks.peer_process import PYTHON, ROOT, PeerProcess
 from benchmarks.peer_scans import (
     CHUNK,
     INPUTS,
@@ -28,15 +27,11 @@ from benchmarks.peer_scans import (
     transformers_scan,
     whole_op,
 )
-from benchmarks.peer_worker import receive, send
 
-__all__ = ["PYTHON", "PeerWorker", "forward_backward", "transformers_scan", "whole_op"]
-
-ROOT = Path(__file__).resolve().parent.parent
-PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+__all__ = ["PYTHON", "ROOT", "PeerWorker", "forward_backward", "transformers_scan", "whole_op"]
 
 
-class PeerWorker:
+class PeerWorker(PeerProcess):
     """A process in .venv-peers that runs the peers' scans, on a stated number of threads."""
 
     def __init__(self, threads: int = 1, python: Path = PYTHON) -> None:
@@ -46,33 +41,7 @@ class PeerWorker:
             threads: torch threads of the process.
             python: the interpreter that has the peers.
         """
-        self.threads, self.python = threads, python
-
-    def __enter__(self) -> PeerWorker:
-        """Start the process.
-
-        Raises:
-            FileNotFoundError: the peers are not installed.
-        """
-        if not self.python.exists():
-            raise FileNotFoundError(
-                f"peers: no interpreter {self.python}, expected the environment that mamba-ssm is "
-                "installed in; run: make peers"
-            )
-        command = [str(self.python), "-m", "benchmarks.peer_worker", str(self.threads)]
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close its input, at which it ends."""
-        self._process.communicate()
+        super().__init__("benchmarks.peer_worker", [str(threads)], python)
 
     def hold(
         self,
@@ -153,16 +122,7 @@ class PeerWorker:
     def _ask(
         self, request: dict[str, Any], tensors: Mapping[str, Tensor] | None = None
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            send(self._process.stdin, request, dict(tensors or {}))
-            answer, values = receive(self._process.stdout)
-        except (EOFError, BrokenPipeError) as error:
-            raise RuntimeError(
-                f"peers: the worker ended with status {self._process.wait()} at {request['do']!r}; "
-                "its messages are on standard error"
-            ) from error
+        answer, values = self.ask(request, tensors)
         if not answer["ok"]:
             raise RuntimeError(f"peers: {request}: {answer['error']}")
         return answer, values
