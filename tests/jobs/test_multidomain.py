@@ -151,7 +151,7 @@ def test_size_groups_follow_the_config_though_the_corpus_is_reused(first_run, wo
 def test_a_frozen_encoder_never_touches_the_tuned_ones_table(first_run, workplace):
     vectors = workplace.folder / "store" / "vectors"
     before = {path: path.stat().st_mtime_ns for path in vectors.rglob("*") if path.is_file()}
-    tables = {path.name for path in vectors.glob("*.lance")}
+    tables = {path.parent.name for path in vectors.glob("*/vectors.lance")}
     frozen = workplace.folder / "frozen.yaml"
     text = workplace.config.read_text()
     frozen.write_text(re.sub(r"  lora:\n    r: 4\n", "  lora: null\n", text))
@@ -169,7 +169,7 @@ def test_a_frozen_encoder_never_touches_the_tuned_ones_table(first_run, workplac
     assert "item_llm" not in statuses(job.stdout)
     data = {path: time for path, time in before.items() if path.suffix != ".lock"}
     assert data == {path: path.stat().st_mtime_ns for path in data}
-    new = {path.name for path in vectors.glob("*.lance")} - tables
+    new = {path.parent.name for path in vectors.glob("*/vectors.lance")} - tables
     assert len(new) == 1
     curves = json.loads((workplace.folder / "frozen" / "curves.json").read_text())
     assert curves["item_llm"] is None
