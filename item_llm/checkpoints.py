@@ -1,8 +1,10 @@
-"""Checkpoints of a fine-tuning: safetensors alone, one file a worker, manifest last.
+"""Checkpoints of a fine-tuning: safetensors alone, whole tensors, manifest last.
 
-parameters.safetensors     trainable parameters, whole
-optimizer-R.safetensors    worker R's shard of Adam's moments
-manifest.json              step, workers, ZeRO stage, what was trained, checksums
+parameters.safetensors    trainable parameters
+optimizer.safetensors     Adam's moments of each of them, and the number of updates
+manifest.json             step, what was trained, checksums
+
+Nothing in them depends on the number of workers or the ZeRO stage, so either may change.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import torch.distributed as dist
 from torch import nn
 
 from item_llm.folders import MANIFEST, publish, read_manifest, write_manifest
+from item_llm.optimizer_state import load_moments, whole_moments
 
 if TYPE_CHECKING:
     from item_llm.zero import ShardedModule
@@ -27,8 +30,8 @@ _KIND = "item LLM checkpoint"
 class CheckpointFolder:
     """The checkpoints of one fine-tuning in a folder that all workers see.
 
-    `identity` says what is trained and how (configuration, pairs, workers): a checkpoint of
-    another training raises.
+    `identity` says what is trained and how (configuration, pairs): a checkpoint of another training
+    raises.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
@@ -66,43 +69,30 @@ class CheckpointFolder:
         return int(manifest["step"])
 
     def load_optimizer(self, checkpoint: Path, sharded: ShardedModule) -> None:
-        """Put this worker's saved moments into its optimizer, once the model is sharded."""
+        """Put the saved moments into this worker's optimizer, once the model is sharded."""
         from safetensors.torch import load_file
 
-        saved = load_file(checkpoint / f"optimizer-{dist.get_rank()}.safetensors")
-        for i, shard in enumerate(sharded.optimizer_shards()):
-            sharded.optimizer.state[shard] = {
-                name: saved[f"{i}.{name}"].to(shard.device if name != "step" else "cpu")
-                for name in ("step", "exp_avg", "exp_avg_sq")
-            }
+        load_moments(sharded, load_file(checkpoint / "optimizer.safetensors"))
 
     def save(self, step: int, sharded: ShardedModule) -> None:
-        """Write a checkpoint and drop older ones; every worker must call it."""
+        """Write a checkpoint (worker 0) and drop older ones; every worker must call it."""
+        parameters, moments = sharded.whole_parameters(), whole_moments(sharded)
+        if dist.get_rank() == 0:
+            self._write(step, parameters, moments)
+        dist.barrier()
+
+    def _write(
+        self, step: int, parameters: dict[str, torch.Tensor], moments: dict[str, torch.Tensor]
+    ) -> None:
         from safetensors.torch import save_file
 
         staging, target = self.folder / f".step-{step}", self.folder / f"step-{step}"
-        rank = dist.get_rank()
-        if rank == 0:
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir(parents=True)
-        parameters = sharded.whole_parameters()
-        dist.barrier()
-        save_file(_moments(sharded), staging / f"optimizer-{rank}.safetensors")
-        if rank == 0:
-            save_file(parameters, staging / "parameters.safetensors")
-        dist.barrier()
-        if rank == 0:
-            write_manifest(staging, _KIND, {"step": step, "identity": self.identity})
-            publish(staging, target, replace=True)
-            for old in self.folder.glob("step-*"):
-                if old != target:
-                    shutil.rmtree(old)
-
-
-def _moments(sharded: ShardedModule) -> dict[str, torch.Tensor]:
-    """Flat Adam state of this worker: {shard number}.{name}."""
-    return {
-        f"{i}.{name}": value.detach().cpu().contiguous()
-        for i, shard in enumerate(sharded.optimizer_shards())
-        for name, value in sharded.optimizer.state[shard].items()
-    }
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        save_file(parameters, staging / "parameters.safetensors")
+        save_file(moments, staging / "optimizer.safetensors")
+        write_manifest(staging, _KIND, {"step": step, "identity": self.identity})
+        publish(staging, target, replace=True)
+        for old in self.folder.glob("step-*"):
+            if old != target:
+                shutil.rmtree(old)

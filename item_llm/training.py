@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+# Where a training is computed, not what it learns: a resumed one may differ in these.
+_SHARDING = {"zero_stage", "stage3_persistence_threshold", "checkpoint_every"}
+
 OnStep = Callable[[int, float, float], None]
 
 
@@ -285,12 +288,11 @@ class _Finetuning:
 
     def _identity(self, config: ItemLLMConfig, pair_texts: list[str]) -> dict[str, Any]:
         rows = np.stack([self.pairs.source, self.pairs.target, self.pairs.domain]).tolist()
+        settings = config.model_dump(mode="json", exclude={"finetuning": _SHARDING})
         return {
-            "settings": sha256_of_json(config.model_dump(mode="json")),
+            "settings": sha256_of_json(settings),
             "reading": sha256_of_json(self.encoder.reading),
             "pairs": sha256_of_json([rows, pair_texts]),
-            "workers": self.workers,
-            "zero_stage": self.config.zero_stage,
         }
 
 

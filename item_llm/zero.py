@@ -142,11 +142,15 @@ class ShardedModule:
         self._accelerator.gradient_state._set_sync_gradients(last)
         self._accelerator.backward(loss)
 
+    def named_trainable(self) -> list[tuple[str, Any]]:
+        """Trainable parameters with their names, as ZeRO has them, in the module's order."""
+        return [(k, p) for k, p in self.module.module.named_parameters() if p.requires_grad]
+
     def whole_parameters(self) -> dict[str, torch.Tensor]:
         """Trainable parameters by name, whole, on the CPU; every worker must call it."""
         import deepspeed
 
-        named = {k: p for k, p in self.module.module.named_parameters() if p.requires_grad}
+        named = dict(self.named_trainable())
         sharded = [p for p in named.values() if hasattr(p, "ds_id")]
         with deepspeed.zero.GatheredParameters(sharded, modifier_rank=None, enabled=bool(sharded)):
             return {k: p.detach().float().cpu().clone() for k, p in named.items()}

@@ -17,6 +17,7 @@ def _load(name: str):
 
 
 tiny_models = _load("tiny_models")
+_load("zero_launch")
 
 
 @pytest.fixture(autouse=True)

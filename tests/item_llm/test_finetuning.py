@@ -1,11 +1,6 @@
 """Real DeepSpeed ZeRO over gloo with two processes, on a tiny Llama."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +8,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
+from zero_launch import assert_same_losses, losses, rms_ratio, torchrun
 
 from item_llm import (
     EncoderConfig,
@@ -24,37 +20,26 @@ from item_llm import (
 )
 from item_llm.training import learning_rate, total_steps
 
-HERE = Path(__file__).parent
 TRAINABLE = 2 * (2 * 4 * 32 + 4 * 32 + 4 * 16) + 32 + 1  # LoRA on q and v, [ITEM], temperature
 
 
-def torchrun(workers, base, out, stages):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(workers), str(HERE / "zero_worker.py")]
-    command += [str(base), str(out), str(workers), json.dumps(stages)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return {
-        stage: [
-            json.loads((out / f"{workers}-{stage}-{r}.json").read_text()) for r in range(workers)
-        ]
-        for stage in stages
-    }
+def stage_jobs(stages):
+    return [{"name": str(stage), "finetuning": {"zero_stage": stage}} for stage in stages]
 
 
 @pytest.fixture(scope="module")
 def two_workers(tiny_llama, tmp_path_factory):
     out = tmp_path_factory.mktemp("zero")
-    return out, torchrun(2, tiny_llama, out, [1, 2, 3])
+    reports = torchrun(2, tiny_llama, out, stage_jobs([1, 2, 3]))
+    return out, {int(name): report for name, report in reports.items()}
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_loss_falls_and_held_out_ranks_rise(two_workers, stage):
     report = two_workers[1][stage][0]
-    losses, result = report["losses"], report["result"]
-    assert len(losses) == 30 == result["steps"]
-    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
+    curve, result = losses([report]), report["result"]
+    assert len(curve) == 30 == result["steps"]
+    assert np.mean(curve[-5:]) < np.mean(curve[:5]) - 0.5
     assert result["after"]["loss"] < result["before"]["loss"]
     assert result["after"]["mrr"] > result["before"]["mrr"] + 0.03
     assert -1 <= result["mean_cosine"] < 0.999
@@ -98,37 +83,23 @@ def test_workers_agree_on_the_result(two_workers):
         assert reports[0]["losses"] == reports[1]["losses"]
 
 
-def rms_ratio(folder, other):
-    """Root mean square of the difference of two adapters' weights, relative to the first."""
-    mine, theirs = (load_file(f / "adapter_model.safetensors") for f in (folder, other))
-    assert mine.keys() == theirs.keys()
-    first, second = (torch.cat([w[k].flatten() for k in sorted(mine)]) for w in (mine, theirs))
-    return ((first - second).square().mean() / first.square().mean()).sqrt().item()
-
-
-def assert_same_losses(losses, others):
-    """Equal but for rounding, which Adam's division then amplifies from step to step."""
-    np.testing.assert_allclose(losses[:6], others[:6], rtol=2e-5)
-    np.testing.assert_allclose(losses, others, rtol=5e-3)
-
-
 @pytest.mark.parametrize("stage", [2, 3])
 def test_stages_learn_the_same(two_workers, stage):
     out, reports = two_workers
-    assert_same_losses(reports[1][0]["losses"], reports[stage][0]["losses"])
+    assert_same_losses(losses(reports[1]), losses(reports[stage]))
     assert rms_ratio(out / "adapter-1", out / f"adapter-{stage}") < 1e-2
 
 
 def test_the_number_of_workers_does_not_change_what_is_learned(two_workers, tiny_llama, tmp_path):
     out, reports = two_workers
-    alone = torchrun(1, tiny_llama, tmp_path, [2])[2][0]
-    assert_same_losses(alone["losses"], reports[2][0]["losses"])
+    alone = torchrun(1, tiny_llama, tmp_path, stage_jobs([2]))["2"]
+    assert_same_losses(losses(alone), losses(reports[2]))
     assert rms_ratio(out / "adapter-2", tmp_path / "adapter-2") < 1e-2
 
 
 @pytest.mark.slow
 def test_stage_0_keeps_the_whole_optimizer_state_everywhere(tiny_llama, tmp_path):
-    result = torchrun(2, tiny_llama, tmp_path, [0])[0][0]["result"]
+    result = torchrun(2, tiny_llama, tmp_path, stage_jobs([0]))["0"][0]["result"]
     assert result["optimizer_elements"] == [2 * TRAINABLE] * 2
     assert result["after"]["mrr"] > result["before"]["mrr"] + 0.03
 

@@ -1,45 +1,63 @@
-"""One worker of a real fine-tuning: run by torchrun, once for several ZeRO stages."""
+"""One worker of real fine-tunings: run by torchrun, once for several of them."""
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from tiny_models import item_pairs, item_texts
 
 from item_llm import ItemLLMConfig, ItemPairs, finetune
 
+FINETUNING = {
+    "max_steps": 30,
+    "pairs_per_step": 16,
+    "learning_rate": 2e-2,
+    "stage3_persistence_threshold": 0,
+    "chunk_texts": 8,
+}
 
-def main(base: str, out: Path, workers: int, stages: list[int]) -> None:
+
+class PowerCutError(Exception):
+    pass
+
+
+def main(base: str, out: Path, workers: int, jobs: list[dict[str, Any]]) -> None:
+    """Train each of `jobs`: a name, `finetuning` fields, a checkpoint folder, a step to stop at."""
     torch.set_num_threads(1)
-    for stage in stages:
+    for job in jobs:
         config = ItemLLMConfig.model_validate(
             {
                 "encoder": {"base": base},
                 "lora": {"r": 4, "alpha": 8},
-                "finetuning": {
-                    "max_steps": 30,
-                    "pairs_per_step": 16,
-                    "learning_rate": 2e-2,
-                    "zero_stage": stage,
-                    "stage3_persistence_threshold": 0,
-                    "chunk_texts": 8,
-                },
+                "finetuning": FINETUNING | job["finetuning"],
             }
         )
-        losses: list[float] = []
-        result = finetune(
-            config,
-            ItemPairs(*item_pairs(2000, seed=0)),
-            ItemPairs(*item_pairs(200, seed=1)),
-            item_texts(),
-            out / f"adapter-{stage}",
-            workers=workers,
-            on_step=lambda step, loss, rate: losses.append(loss),  # noqa: B023
-        )
-        report = {"result": result.to_json(), "losses": losses}
+        losses: dict[int, float] = {}
+
+        def on_step(step: int, loss: float, rate: float) -> None:
+            if step == job.get("stop"):  # noqa: B023
+                raise PowerCutError
+            losses[step] = loss  # noqa: B023
+
+        report = {"losses": losses}
+        try:
+            result = finetune(
+                config,
+                ItemPairs(*item_pairs(2000, seed=0)),
+                ItemPairs(*item_pairs(200, seed=1)),
+                item_texts(),
+                out / f"adapter-{job['name']}",
+                workers=workers,
+                on_step=on_step,
+                checkpoint_dir=Path(job["checkpoints"]) if "checkpoints" in job else None,
+            )
+            report["result"] = result.to_json()
+        except PowerCutError:
+            pass
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        (out / f"{workers}-{stage}-{rank}.json").write_text(json.dumps(report))
+        (out / f"{workers}-{job['name']}-{rank}.json").write_text(json.dumps(report))
 
 
 if __name__ == "__main__":
