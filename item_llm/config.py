@@ -7,8 +7,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from item_llm.adapter import LoraConfig
+from item_llm.finetuning_config import FinetuningConfig
 from item_llm.reading import EncoderConfig
-from item_llm.training import FinetuningConfig
 
 
 class ItemLLMConfig(BaseModel):

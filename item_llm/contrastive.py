@@ -12,35 +12,77 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from item_llm.batches import Part
 from item_llm.batching import TokenBatch, by_parts
 from item_llm.encoder import ItemEncoder
 from item_llm.objective import EncodedPairs, gather_rows
-from item_llm.pairs import ItemPairs
 
 _SCALES = (1.0, 100.0)  # CLIP's upper bound: a temperature below 0.01 makes the loss unstable
 _EVALUATION_TEXTS = 32
 _CHUNKS_PER_CALL = 8
 
-Forward = Callable[[Sequence[TokenBatch]], tuple[torch.Tensor, torch.Tensor]]
+Forward = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]
 
 
 class ContrastiveModel(nn.Module):
-    """An encoder with the scale (one over the temperature) of its cosines."""
+    """An encoder with the scale (one over the temperature) of its cosines.
 
-    def __init__(self, encoder: ItemEncoder, temperature: float, *, learn: bool) -> None:
+    With `recompute` no activations of the encoder are kept for the backward pass: it runs each
+    chunk again, the prompt included, so that memory is that of one chunk.
+
+    A `sequence_model` maps packed item vectors [T, d] and their seams int64 [S + 1] to user vectors
+    [T, d], and is trained with the encoder.
+    """
+
+    def __init__(
+        self,
+        encoder: ItemEncoder,
+        temperature: float,
+        *,
+        learn: bool,
+        recompute: bool = False,
+        sequence_model: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.sequence_model = sequence_model
+        self.recompute = recompute
         self.log_scale = nn.Parameter(torch.tensor([-math.log(temperature)]), requires_grad=learn)
 
-    def forward(self, batches: Sequence[TokenBatch]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Unit vectors [rows, d] and the scale, a scalar."""
-        return self.encoder(batches), bounded_scale(self.log_scale)
+    def forward(
+        self,
+        batches: Sequence[TokenBatch],
+        histories: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Encode texts and, with `histories`, read them.
+
+        Args:
+            batches: texts.
+            histories: the row of each event's text, int64 [T], and seams, int64 [S + 1].
+
+        Returns:
+            Unit vectors [rows, d], the scale, and the user vectors [T, d] or None.
+        """
+        vectors = self._encoded(batches)
+        users = None
+        if histories is not None:
+            assert self.sequence_model is not None, "histories need a sequence model"
+            users = self.sequence_model(vectors[histories[0]], histories[1])
+        return vectors, bounded_scale(self.log_scale), users
+
+    def _encoded(self, batches: Sequence[TokenBatch]) -> torch.Tensor:
+        if not (self.recompute and torch.is_grad_enabled()):
+            vectors: torch.Tensor = self.encoder(batches)
+            return vectors
+        chunks = [checkpoint(self.encoder, [batch], use_reentrant=False) for batch in batches]
+        return torch.cat(chunks)
 
     def train_adapter_only(self) -> None:
         """LoRA's dropout on, the base model's off: it is frozen, and noise in it only costs."""
         for name, module in self.named_modules():
-            module.training = "lora_dropout" in name
+            module.training = "lora_dropout" in name or name.startswith("sequence_model")
 
 
 def bounded_scale(log_scale_1: torch.Tensor) -> torch.Tensor:
@@ -60,29 +102,37 @@ class TextTable:
         self._rows = encoder.tokenize(texts)
 
     def encode_pairs(
-        self, forward: Forward, pairs: ItemPairs, chunk: int
+        self, forward: Forward, part: Part, chunk: int
     ) -> tuple[EncodedPairs, torch.Tensor]:
-        """Encode this worker's b pairs, each distinct text once; differentiable."""
+        """Encode a part of this worker's pairs, each distinct text once; differentiable."""
+        pairs = part.pairs
         ids, inverse = np.unique(np.concatenate([pairs.source, pairs.target]), return_inverse=True)
-        parts = -(-2 * len(pairs) // chunk)
-        batches, place = self._chunks(ids, parts)
-        vectors, scale = forward(batches)
-        of_pair = torch.from_numpy(place[inverse]).to(vectors.device)
-        source, target = vectors[of_pair].chunk(2)
-        source_ids, target_ids = (
-            torch.from_numpy(x).to(vectors.device) for x in (pairs.source, pairs.target)
+        batches, place = self._chunks(ids, -(-part.texts // chunk))
+        device = batches[0].ids.device
+        rows, source_ids, target_ids = (
+            torch.from_numpy(x).to(device) for x in (place[inverse], pairs.source, pairs.target)
         )
-        return EncodedPairs(source, target, source_ids, target_ids), scale
+        histories = None
+        if part.seams is not None:
+            histories = rows[: len(pairs)], torch.from_numpy(part.seams).to(device)
+        vectors, scale, users = forward(batches, histories)
+        source, target = vectors[rows].chunk(2)
+        encoded = EncodedPairs(source, target, source_ids, target_ids, users)
+        return encoded if part.size == len(pairs) else encoded.padded(part.size), scale
 
-    @torch.no_grad()
     def encode_all(self, forward: Forward) -> np.ndarray:
         """Vectors of all texts, float32 [texts, d], shared out over the workers."""
+        return self.encode_texts(forward, np.arange(len(self._rows)))
+
+    @torch.no_grad()
+    def encode_texts(self, forward: Forward, ids: np.ndarray) -> np.ndarray:
+        """Vectors of the texts `ids`, float32 [ids, d], shared out over the workers."""
         workers, rank = dist.get_world_size(), dist.get_rank()
-        count = len(self._rows)
+        count = len(ids)
         if not count:
             return np.zeros((0, self._encoder.dim), dtype=np.float32)
         share = -(-count // workers)
-        mine = np.minimum(np.arange(rank * share, (rank + 1) * share), count - 1)
+        mine = ids[np.minimum(np.arange(rank * share, (rank + 1) * share), count - 1)]
         batches, place = self._chunks(mine, -(-share // _EVALUATION_TEXTS))
         calls = range(0, len(batches), _CHUNKS_PER_CALL)
         vectors = torch.cat([forward(batches[i : i + _CHUNKS_PER_CALL])[0] for i in calls])

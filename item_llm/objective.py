@@ -1,11 +1,12 @@
 """Next-item InfoNCE over the items of a batch.
 
-Legend: b pairs of this worker, C candidates, d width. All vectors are unit vectors.
+Legend: b pairs of this worker, C candidates, N cached negatives, d width. Vectors are unit vectors.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -18,17 +19,66 @@ class EncodedPairs:
 
     Attributes:
         source, target: float32 [b, d] unit vectors.
-        source_ids, target_ids: int64 [b]; equal ids are equal texts.
+        source_ids, target_ids: int64 [b]; equal ids are equal texts, -1 is padding.
+        query: float32 [b, d], what is to find the target; None: the source.
     """
 
     source: torch.Tensor
     target: torch.Tensor
     source_ids: torch.Tensor
     target_ids: torch.Tensor
+    query: torch.Tensor | None = None
+
+    @property
+    def vectors(self) -> list[torch.Tensor]:
+        """What carries gradient: source, target and, if there is one, query."""
+        return [v for v in (self.source, self.target, self.query) if v is not None]
+
+    def detached(self) -> EncodedPairs:
+        """The same values as leaves that ask for their gradient."""
+        return self._with_vectors(lambda v: v.detach().clone().requires_grad_())
+
+    def padded(self, size: int) -> EncodedPairs:
+        """With rows of zeros after its own, so that there are `size`."""
+        more = size - len(self.source_ids)
+        ids = (F.pad(i, (0, more), value=-1) for i in (self.source_ids, self.target_ids))
+        source_ids, target_ids = ids
+        longer = self._with_vectors(lambda v: F.pad(v, (0, 0, 0, more)))
+        return replace(longer, source_ids=source_ids, target_ids=target_ids)
+
+    def _with_vectors(self, of: Callable[[torch.Tensor], torch.Tensor]) -> EncodedPairs:
+        query = None if self.query is None else of(self.query)
+        return replace(self, source=of(self.source), target=of(self.target), query=query)
+
+    @classmethod
+    def joined(cls, parts: list[EncodedPairs]) -> EncodedPairs:
+        """The pairs of all parts, in their order."""
+        names = ["source", "target", "source_ids", "target_ids"]
+        names += ["query"] if parts[0].query is not None else []
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+@dataclass(frozen=True)
+class CachedTexts:
+    """Texts with vectors that are not trained any more, the same for all workers.
+
+    Attributes:
+        vectors: float32 [N, d] centred unit vectors.
+        ids: int64 [N], as in `EncodedPairs`.
+    """
+
+    vectors: torch.Tensor
+    ids: torch.Tensor
 
 
 def next_item_loss(
-    pairs: EncodedPairs, scale: torch.Tensor, *, symmetric: bool, gather: bool
+    pairs: EncodedPairs,
+    scale: torch.Tensor,
+    *,
+    symmetric: bool,
+    gather: bool,
+    cached: CachedTexts | None = None,
+    count: float | None = None,
 ) -> torch.Tensor:
     """InfoNCE of each pair against all other items of the batch, sources and targets alike.
 
@@ -41,6 +91,9 @@ def next_item_loss(
         scale: scalar, one over the temperature.
         symmetric: average the next item given this one with this one given the next ([D]).
         gather: use the items of all workers as candidates.
+        cached: further candidates.
+        count: what the sum over this worker's pairs is divided by, with padding the mean number
+            of a worker's pairs; None: their number.
 
     Returns:
         Scalar float32, the mean over this worker's pairs.
@@ -48,16 +101,25 @@ def next_item_loss(
     share = gather and dist.is_initialized() and dist.get_world_size() > 1
     all_of = gather_rows if share else _identity
     targets, sources = all_of(pairs.target), all_of(pairs.source)
-    candidates = centred(torch.cat([targets, sources]))
+    vectors = torch.cat([targets, sources])
     ids = torch.cat([all_of(pairs.target_ids), all_of(pairs.source_ids)])
+    mean = _mean_of(vectors, ids >= 0)
+    candidates = F.normalize(vectors - mean, dim=-1)
     first = dist.get_rank() * len(pairs.source) if share else 0
     targets_b = first + torch.arange(len(pairs.source), device=ids.device)
     sources_b = len(targets) + targets_b
-    forward = _info_nce(candidates[sources_b], pairs.source_ids, candidates, ids, targets_b, scale)
-    if not symmetric:
-        return forward
-    backward = _info_nce(candidates[targets_b], pairs.target_ids, candidates, ids, sources_b, scale)
-    return (forward + backward) / 2
+    if cached is not None:
+        candidates = torch.cat([candidates, cached.vectors.to(candidates)])
+        ids = torch.cat([ids, cached.ids])
+    query = candidates[sources_b]
+    if pairs.query is not None:
+        query = F.normalize(pairs.query - mean, dim=-1)
+    losses = _info_nce(query, pairs.source_ids, candidates, ids, targets_b, scale)
+    if symmetric:
+        target = candidates[targets_b]
+        losses = losses + _info_nce(target, pairs.target_ids, candidates, ids, sources_b, scale)
+        losses = losses / 2
+    return losses[pairs.target_ids >= 0].sum() / (len(losses) if count is None else count)
 
 
 def centred(vectors_Cd: torch.Tensor) -> torch.Tensor:
@@ -70,6 +132,12 @@ def centred(vectors_Cd: torch.Tensor) -> torch.Tensor:
     return F.normalize(vectors_Cd - vectors_Cd.mean(0, keepdim=True), dim=-1)
 
 
+def _mean_of(vectors_Cd: torch.Tensor, real_C: torch.Tensor) -> torch.Tensor:
+    """Mean [1, d] of the vectors that are no padding."""
+    weights_C = real_C.to(vectors_Cd.dtype) / real_C.sum()
+    return weights_C[None] @ vectors_Cd
+
+
 def _info_nce(
     query_bd: torch.Tensor,
     query_ids_b: torch.Tensor,
@@ -78,14 +146,16 @@ def _info_nce(
     positive_b: torch.Tensor,
     scale: torch.Tensor,
 ) -> torch.Tensor:
-    """Cross-entropy of `positive_b` among candidates, duplicates of query and positive masked."""
+    """Cross-entropies [b] of `positive_b` among candidates, query and positive masked elsewhere."""
     logits_bC = scale * query_bd @ candidate_Cd.T
     positive_ids_b = candidate_ids_C[positive_b]
     masked_bC = (candidate_ids_C == positive_ids_b[:, None]) | (
         candidate_ids_C == query_ids_b[:, None]
     )
+    masked_bC |= candidate_ids_C < 0
     masked_bC[torch.arange(len(positive_b), device=positive_b.device), positive_b] = False
-    return F.cross_entropy(logits_bC.masked_fill(masked_bC, float("-inf")), positive_b)
+    logits_bC = logits_bC.masked_fill(masked_bC, float("-inf"))
+    return F.cross_entropy(logits_bC, positive_b, reduction="none")
 
 
 class _GatherRows(torch.autograd.Function):

@@ -21,22 +21,27 @@ class ItemPairs:
         source: int64 [N] positions of the earlier items in the list of texts.
         target: int64 [N] positions of the later items.
         domain: int64 [N] domain of the target; a batch holds pairs of one domain.
+        row: int64 [N] the row of histories that a pair is of, whose pairs follow each other in
+            time; None where only the objective 'pairs' is asked for.
     """
 
     source: np.ndarray
     target: np.ndarray
     domain: np.ndarray
+    row: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shapes = {self.source.shape, self.target.shape, self.domain.shape}
+        shapes |= {self.row.shape} if self.row is not None else set()
         if len(shapes) != 1 or self.source.ndim != 1:
-            raise ValueError(f"pairs: source, target and domain have shapes {shapes}, expected one")
+            raise ValueError(f"pairs: its arrays have shapes {shapes}, expected one")
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, rows: np.ndarray) -> ItemPairs:
-        return ItemPairs(self.source[rows], self.target[rows], self.domain[rows])
+        row = self.row[rows] if self.row is not None else None
+        return ItemPairs(self.source[rows], self.target[rows], self.domain[rows], row)
 
 
 def next_item_pairs(offsets: np.ndarray, items: np.ndarray, domain_starts: np.ndarray) -> ItemPairs:
@@ -57,7 +62,9 @@ def next_item_pairs(offsets: np.ndarray, items: np.ndarray, domain_starts: np.nd
     keep = source != target
     source, target = source[keep], target[keep]
     domain = np.searchsorted(domain_starts, target, side="right") - 1
-    return ItemPairs(source.astype(np.int64), target.astype(np.int64), domain.astype(np.int64))
+    row = np.searchsorted(offsets, at[keep], side="right") - 1
+    columns = (source, target, domain, row)
+    return ItemPairs(*(column.astype(np.int64) for column in columns))
 
 
 def pairs_of_texts(pairs: ItemPairs, texts: Sequence[str]) -> tuple[ItemPairs, list[str]]:
@@ -80,7 +87,8 @@ def pairs_of_texts(pairs: ItemPairs, texts: Sequence[str]) -> tuple[ItemPairs, l
             text_of[item] = position.setdefault(text, len(position))
     source, target = text_of[pairs.source], text_of[pairs.target]
     keep = (source >= 0) & (target >= 0) & (source != target)
-    return ItemPairs(source[keep], target[keep], pairs.domain[keep]), list(position)
+    of_texts = ItemPairs(source, target, pairs.domain, pairs.row)
+    return of_texts[np.flatnonzero(keep)], list(position)
 
 
 class PairSampler:

@@ -7,23 +7,27 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
 
 from item_llm.adapter import attach_lora, save_adapter
 from item_llm.base_models import PretrainedModel
+from item_llm.batches import batches_of
+from item_llm.cached_negatives import CachedNegatives
 from item_llm.checkpoints import CheckpointFolder
 from item_llm.contrastive import ContrastiveModel, TextTable, bounded_scale
 from item_llm.encoder import ItemEncoder
 from item_llm.finetune_result import FinetuneResult
+from item_llm.finetuning_config import SHARDING_FIELDS, learning_rate, total_steps
 from item_llm.folders import sha256_of_json
 from item_llm.held_out import held_out_metrics, mean_cosine
-from item_llm.objective import gather_rows, next_item_loss
-from item_llm.pairs import ItemPairs, PairSampler, pairs_of_texts
+from item_llm.objective import gather_rows
+from item_llm.pairs import ItemPairs, pairs_of_texts
+from item_llm.training_step import TrainingStep
 from item_llm.zero import ShardedModule, process_group, worker_device
 
 if TYPE_CHECKING:
@@ -31,77 +35,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Where a training is computed, not what it learns: a resumed one may differ in these.
-_SHARDING = {"zero_stage", "stage3_persistence_threshold", "checkpoint_every"}
-
 OnStep = Callable[[int, float, float], None]
-
-
-class FinetuningConfig(BaseModel):
-    """Schedule, objective and ZeRO stage of the item LLM's fine-tuning; defaults are ours [D]."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    epochs: float = Field(default=1.0, gt=0, description="Passes over the training pairs.")
-    max_steps: int | None = Field(
-        default=400, ge=1, description="Stop after this many optimizer steps; null: epochs alone."
-    )
-    pairs_per_step: int = Field(
-        default=64, ge=2, description="Pairs in one micro-batch, over all workers together."
-    )
-    gradient_accumulation: int = Field(
-        default=1, ge=1, description="Micro-batches in one optimizer step."
-    )
-    learning_rate: float = Field(default=1e-3, gt=0, description="Peak learning rate.")
-    warmup_fraction: float = Field(
-        default=0.1, ge=0, lt=1, description="Share of the steps that warm up; cosine after it."
-    )
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled weight decay.")
-    gradient_clip: float = Field(default=1.0, gt=0, description="Largest global gradient norm.")
-    temperature: float = Field(
-        default=0.05, gt=0, description="InfoNCE temperature (the first one, if it is learned)."
-    )
-    learn_temperature: bool = Field(default=True, description="Train the temperature too.")
-    symmetric: bool = Field(
-        default=True, description="Average next-given-item with item-given-next."
-    )
-    gather_negatives: bool = Field(
-        default=True, description="Use all workers' items as negatives, not only one's own."
-    )
-    domain_temperature: float = Field(
-        default=2.0,
-        ge=1,
-        description="A batch's domain is drawn in proportion to pairs ** (1 / this).",
-    )
-    zero_stage: Literal[0, 1, 2, 3] = Field(
-        default=2, description="DeepSpeed ZeRO: 1 shards optimizer states, 2 gradients, 3 weights."
-    )
-    stage3_persistence_threshold: int = Field(
-        default=10_000, ge=0, description="At stage 3, weights smaller than this stay whole."
-    )
-    chunk_texts: int = Field(
-        default=16, ge=1, description="Texts in one forward pass, sorted by length."
-    )
-    checkpoint_every: int = Field(
-        default=100, ge=1, description="Optimizer steps between two checkpoints."
-    )
-    seed: int = Field(default=0, ge=0, description="Seeds batches and initial weights.")
-
-
-def total_steps(config: FinetuningConfig, pairs: int) -> int:
-    """Optimizer steps for this many training pairs."""
-    batch = config.pairs_per_step * config.gradient_accumulation
-    steps = max(1, math.ceil(config.epochs * pairs / batch))
-    return min(steps, config.max_steps) if config.max_steps is not None else steps
-
-
-def learning_rate(config: FinetuningConfig, step: int, steps: int) -> float:
-    """Linear warm-up to the peak, then a cosine to zero; `step` counts from 0."""
-    warmup = math.ceil(config.warmup_fraction * steps)
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+MakeSequenceModel = Callable[[int], nn.Module]
 
 
 def finetune(
@@ -114,6 +49,7 @@ def finetune(
     workers: int = 1,
     on_step: OnStep | None = None,
     checkpoint_dir: Path | None = None,
+    sequence_model: MakeSequenceModel | None = None,
 ) -> FinetuneResult:
     """Train a LoRA adapter (and [ITEM]) on next-item pairs; every worker calls this alike.
 
@@ -131,6 +67,8 @@ def finetune(
             learning rate.
         checkpoint_dir: where to write checkpoints and resume from the newest; shared by all
             workers. None: no checkpoints.
+        sequence_model: makes the user model of the objective 'histories' for a width d: packed
+            item vectors [T, d] and seams int64 [S + 1] in, user vectors [T, d] out.
 
     Raises:
         ValueError: contradictory settings, no usable pairs, a loss that is not finite, or a
@@ -146,14 +84,15 @@ def finetune(
             f"encoder.dtype is {config.encoder.dtype}; fine-tune in float32: the adapter can be "
             "used with either afterwards (`adapter: PATH`)"
         )
-    if config.finetuning.pairs_per_step % workers:
+    config.finetuning.check_shares(workers)
+    if config.finetuning.objective == "histories" and sequence_model is None:
         raise ValueError(
-            f"finetuning.pairs_per_step is {config.finetuning.pairs_per_step}, which {workers} "
-            "workers cannot share equally: choose a multiple"
+            "finetuning.objective is 'histories', and no sequence_model was given to read them: "
+            "pass one, or use the objective 'pairs'"
         )
     started = time.monotonic()
     with process_group(workers):
-        run = _Finetuning(config, pairs, held_out_pairs, texts, checkpoint_dir)
+        run = _Finetuning(config, pairs, held_out_pairs, texts, checkpoint_dir, sequence_model)
         return run(output_dir, on_step, started)
 
 
@@ -167,6 +106,7 @@ class _Finetuning:
         held_out: ItemPairs,
         texts: Sequence[str],
         checkpoint_dir: Path | None,
+        sequence_model: MakeSequenceModel | None,
     ) -> None:
         assert config.lora is not None
         self.config = config.finetuning
@@ -175,19 +115,18 @@ class _Finetuning:
         self.encoder = ItemEncoder(config.encoder, PretrainedModel.find(config.encoder.base))
         attach_lora(self.encoder, config.lora)
         self.model = ContrastiveModel(
-            self.encoder, self.config.temperature, learn=self.config.learn_temperature
+            self.encoder,
+            self.config.temperature,
+            learn=self.config.learn_temperature,
+            recompute=self.config.gradient_checkpointing,
+            sequence_model=self._reader(sequence_model),
         )
         self.model.to(worker_device()).train_adapter_only()
         self.pairs, pair_texts = pairs_of_texts(pairs, texts)
         self.held_out, held_out_texts = pairs_of_texts(held_out, texts)
         self.table = TextTable(self.encoder, pair_texts)
         self.held_out_table = TextTable(self.encoder, held_out_texts)
-        self.sampler = PairSampler(
-            self.pairs.domain,
-            self.config.pairs_per_step,
-            self.config.domain_temperature,
-            self.config.seed,
-        )
+        self.batches = batches_of(self.pairs, self.config)
         self.steps = total_steps(self.config, len(self.pairs))
         self.checkpoints = (
             CheckpointFolder(checkpoint_dir, self._identity(config, pair_texts))
@@ -197,10 +136,12 @@ class _Finetuning:
 
     def __call__(self, output_dir: Path, on_step: OnStep | None, started: float) -> FinetuneResult:
         frozen = self.held_out_table.encode_all(self.model)
+        cached = self._cached_negatives()
         sharded, done = self._shard()
         try:
+            one_step = TrainingStep(self.config, self.batches, self.table, cached, sharded)
             for step in range(done, self.steps):
-                loss, rate = self._step(sharded, step)
+                loss, rate = self._step(one_step, step)
                 if on_step is not None:
                     on_step(step + 1, loss, rate)
                 if self.checkpoints is not None and self._due(step + 1):
@@ -236,36 +177,36 @@ class _Finetuning:
         if self.checkpoints is not None and checkpoint is not None:
             done = self.checkpoints.load_parameters(checkpoint, self.model)
             _log.info("resuming the item LLM's fine-tuning at step %d of %d", done, self.steps)
-        sharded = ShardedModule(self.model, self.config, self.config.pairs_per_step // self.workers)
+        sharded = ShardedModule(self.model, self.config)
         if self.checkpoints is not None and checkpoint is not None:
             self.checkpoints.load_optimizer(checkpoint, sharded)
         return sharded, done
 
-    def _step(self, sharded: ShardedModule, step: int) -> tuple[float, float]:
+    def _reader(self, make: MakeSequenceModel | None) -> nn.Module | None:
+        if make is None or self.config.objective != "histories":
+            return None
+        return make(self.encoder.dim)
+
+    def _cached_negatives(self) -> CachedNegatives | None:
+        """Further negatives with vectors of the encoder as it is now: untuned."""
+        count = self.config.cached_negatives
+        if not count:
+            return None
+        domains = np.array([self.batches.domain(step) for step in range(self.steps)])
+        cached = CachedNegatives(self.pairs, domains, count, self.config.seed)
+        cached.encode(self.table, self.model)
+        return cached
+
+    def _step(self, one_step: TrainingStep, step: int) -> tuple[float, float]:
         """One optimizer step; the loss of the whole batch and the learning rate."""
-        torch.manual_seed((self.config.seed * 1_000_003 + step) * self.workers + self.rank)
         rate = learning_rate(self.config, step, self.steps)
-        accumulate = self.config.gradient_accumulation
-        total = torch.zeros(1, device=sharded.device)
-        for micro in range(accumulate):
-            batch = self.sampler.batch(step * accumulate + micro)
-            mine = self.pairs[np.array_split(batch, self.workers)[self.rank]]
-            encoded, scale = self.table.encode_pairs(sharded.module, mine, self.config.chunk_texts)
-            loss = next_item_loss(
-                encoded,
-                scale,
-                symmetric=self.config.symmetric,
-                gather=self.config.gather_negatives,
-            )
-            total += loss.detach() / (accumulate * self.workers)
-            sharded.backward(loss, last=micro == accumulate - 1, learning_rate=rate)
-        dist.all_reduce(total)
-        if not math.isfinite(total.item()):
+        loss = one_step.run(step, rate)
+        if not math.isfinite(loss):
             raise ValueError(
-                f"the item LLM's loss is {total.item()} at step {step + 1}; "
+                f"the item LLM's loss is {loss} at step {step + 1}; "
                 "lower finetuning.learning_rate or raise finetuning.temperature"
             )
-        return total.item(), rate
+        return loss, rate
 
     def _due(self, done: int) -> bool:
         return done % self.config.checkpoint_every == 0 or done == self.steps
@@ -287,12 +228,14 @@ class _Finetuning:
         return bytes(digest.tolist()).hex(), parameters
 
     def _identity(self, config: ItemLLMConfig, pair_texts: list[str]) -> dict[str, Any]:
-        rows = np.stack([self.pairs.source, self.pairs.target, self.pairs.domain]).tolist()
-        settings = config.model_dump(mode="json", exclude={"finetuning": _SHARDING})
+        columns = (self.pairs.source, self.pairs.target, self.pairs.domain, self.pairs.row)
+        rows = [column.tolist() for column in columns if column is not None]
+        settings = config.model_dump(mode="json", exclude={"finetuning": set(SHARDING_FIELDS)})
         return {
             "settings": sha256_of_json(settings),
             "reading": sha256_of_json(self.encoder.reading),
             "pairs": sha256_of_json([rows, pair_texts]),
+            "sequence_model": repr(self.model.sequence_model),
         }
 
 

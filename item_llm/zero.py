@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import nn
 
 if TYPE_CHECKING:
-    from item_llm.training import FinetuningConfig
+    from item_llm.finetuning_config import FinetuningConfig
 
 
 @contextmanager
@@ -97,7 +97,7 @@ class ShardedModule:
         optimizer: torch's AdamW, over this worker's shard.
     """
 
-    def __init__(self, model: nn.Module, config: FinetuningConfig, pairs_per_worker: int) -> None:
+    def __init__(self, model: nn.Module, config: FinetuningConfig) -> None:
         from accelerate import Accelerator, DeepSpeedPlugin, InitProcessGroupKwargs
         from accelerate.state import AcceleratorState
         from accelerate.utils import DistributedType
@@ -107,9 +107,7 @@ class ShardedModule:
         logger.setLevel(logging.WARNING)
         __compatible_ops__["deepspeed_shm_comm"] = False
         AcceleratorState._reset_state(reset_partial_state=True)  # of a training that failed
-        plugin = DeepSpeedPlugin(
-            hf_ds_config=_deepspeed_config(config, pairs_per_worker), zero3_init_flag=False
-        )
+        plugin = DeepSpeedPlugin(hf_ds_config=_deepspeed_config(config), zero3_init_flag=False)
         self._accelerator = Accelerator(
             deepspeed_plugin=plugin,
             kwargs_handlers=[InitProcessGroupKwargs(backend=dist.get_backend())],
@@ -186,10 +184,11 @@ def _is_split(parameter: Any) -> bool:
     return hasattr(parameter, "ds_id") and parameter.numel() != parameter.ds_numel
 
 
-def _deepspeed_config(config: FinetuningConfig, pairs_per_worker: int) -> dict[str, Any]:
+def _deepspeed_config(config: FinetuningConfig) -> dict[str, Any]:
+    parts = config.gradient_accumulation
     return {
-        "train_micro_batch_size_per_gpu": pairs_per_worker,
-        "gradient_accumulation_steps": config.gradient_accumulation,
+        "train_micro_batch_size_per_gpu": config.pairs_per_step // dist.get_world_size() // parts,
+        "gradient_accumulation_steps": parts,
         "gradient_clipping": config.gradient_clip,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

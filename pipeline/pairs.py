@@ -52,7 +52,12 @@ class ItemPairs:
 
 
 def next_item_pairs(
-    corpus: Corpus, roles: Roles, config: PairsConfig, *, seed: int
+    corpus: Corpus,
+    roles: Roles,
+    config: PairsConfig,
+    *,
+    seed: int,
+    whole_histories: bool = False,
 ) -> tuple[ItemPairs, ItemPairs]:
     """(training pairs, held-out pairs): consecutive train-role events of one (user, domain).
 
@@ -64,6 +69,8 @@ def next_item_pairs(
         roles: int8 [E], from `assign_roles`.
         config: shares and limits.
         seed: of both hashes.
+        whole_histories: choose people and not pairs where a domain has too many training pairs,
+            so that the pairs kept are whole histories (the last one may be cut).
     """
     people = hash_texts(person_key(key) for key in corpus.user_keys)
     held_out_U = mixed(seed, people) < np.uint64(config.held_out_users * 2**64)
@@ -73,8 +80,9 @@ def next_item_pairs(
         seed, people[pairs.users], items[pairs.first], items[pairs.second], times.view(np.uint64)
     )
     held_out = held_out_U[pairs.users]
+    train_rank = mixed(seed, people[pairs.users]) if whole_histories else rank
     return (
-        _limited(pairs, rank, ~held_out, config.max_train),
+        _limited(pairs, train_rank, ~held_out, config.max_train),
         _limited(pairs, rank, held_out, config.max_held_out),
     )
 

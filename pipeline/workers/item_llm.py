@@ -12,6 +12,7 @@ from item_llm import ItemLLMConfig, ItemPairs
 from pipeline.artifacts import write_json
 from pipeline.corpus import Corpus
 from pipeline.finetuning_curve import FinetuningCurve
+from pipeline.history_model import HistoryModel
 from pipeline.pairs import PairsConfig, next_item_pairs
 from pipeline.progress import StageProgress
 from pipeline.splits import SplitConfig, assign_roles
@@ -47,7 +48,8 @@ def finetune_in_group(
 
 
 def _finetune(settings: Mapping[str, Any], member: Member, report: Reporter) -> dict[str, Any]:
-    from item_llm.training import finetune, total_steps
+    from item_llm.finetuning_config import total_steps
+    from item_llm.training import finetune
 
     config: ItemLLMConfig = settings["config"]
     corpus = Corpus.open(settings["corpus"])
@@ -70,6 +72,7 @@ def _finetune(settings: Mapping[str, Any], member: Member, report: Reporter) -> 
         workers=member.size,
         on_step=on_step,
         checkpoint_dir=settings["scratch"],
+        sequence_model=HistoryModel,
     )
     if member.rank == 0:
         write_json(settings["result"], _for_report(result.to_json(), curve.read()))
@@ -84,9 +87,11 @@ def _corpus_pairs(corpus: Corpus, settings: Mapping[str, Any]) -> tuple[ItemPair
     """The corpus's training and held-out pairs, as the item LLM takes them."""
     roles = assign_roles(corpus, settings["split"])
     seed = settings["config"].finetuning.seed
-    sides = next_item_pairs(corpus, roles, settings["pairs"], seed=seed)
+    whole = settings["config"].finetuning.objective == "histories"
+    sides = next_item_pairs(corpus, roles, settings["pairs"], seed=seed, whole_histories=whole)
     train, held_out = (
-        ItemPairs(side.first, side.second, side.domains.astype(np.int64)) for side in sides
+        ItemPairs(side.first, side.second, side.domains.astype(np.int64), side.users)
+        for side in sides
     )
     return train, held_out
 

@@ -18,7 +18,7 @@ from item_llm import (
     ItemPairs,
     finetune,
 )
-from item_llm.training import learning_rate, total_steps
+from item_llm.finetuning_config import learning_rate, total_steps
 
 TRAINABLE = 2 * (2 * 4 * 32 + 4 * 32 + 4 * 16) + 32 + 1  # LoRA on q and v, [ITEM], temperature
 
@@ -32,6 +32,23 @@ def two_workers(tiny_llama, tmp_path_factory):
     out = tmp_path_factory.mktemp("zero")
     reports = torchrun(2, tiny_llama, out, stage_jobs([1, 2, 3]))
     return out, {int(name): report for name, report in reports.items()}
+
+
+SAVING = {
+    "1-parts": {"gradient_accumulation": 2},
+    "2-both": {"gradient_accumulation": 4, "gradient_checkpointing": True},
+    "3-recomputed": {"gradient_checkpointing": True},
+    "3-parts": {"gradient_accumulation": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def saving(two_workers, tiny_llama):
+    jobs = [
+        {"name": name, "finetuning": {"zero_stage": int(name[0]), **fields}, "stop": 13}
+        for name, fields in SAVING.items()
+    ]
+    return torchrun(2, tiny_llama, two_workers[0], jobs)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
@@ -140,8 +157,18 @@ class PowerCutError(Exception):
     pass
 
 
+@pytest.mark.parametrize("name", SAVING)
+def test_memory_is_saved_without_changing_what_is_learned(two_workers, saving, name):
+    """Parts of the pairs are one large batch; activations computed again are the same."""
+    curve = losses(saving[name])
+    assert len(curve) == 12
+    np.testing.assert_allclose(curve, losses(two_workers[1][int(name[0])])[:12], rtol=1e-4)
+
+
 def test_a_resumed_training_is_bit_identical(tiny_llama, tmp_path, item_texts):
-    config = tiny_config(tiny_llama, checkpoint_every=2, gradient_accumulation=2)
+    config = tiny_config(
+        tiny_llama, checkpoint_every=2, gradient_accumulation=2, cached_negatives=8
+    )
     whole = run(config, item_texts, tmp_path / "whole")
 
     def interrupt(step, loss, rate):
@@ -164,7 +191,7 @@ def test_a_resumed_training_is_bit_identical(tiny_llama, tmp_path, item_texts):
     assert resumed.adapter_sha256 == whole.adapter_sha256
     assert resumed.held_out_pairs == 0
     assert resumed.before is None
-    other = tiny_config(tiny_llama, checkpoint_every=2, learning_rate=0.5)
+    other = config.model_copy(update={"lora": config.lora.model_copy(update={"r": 4})})
     with pytest.raises(ValueError, match=r"step-6: settings is .* delete"):
         run(other, item_texts, tmp_path / "b", checkpoint_dir=checkpoints)
 
@@ -183,7 +210,7 @@ def test_a_loss_that_is_not_finite_raises(tiny_llama, tmp_path, item_texts):
 def test_the_wrong_number_of_workers_raises(tiny_llama, tmp_path, item_texts):
     with pytest.raises(ValueError, match="asked for 2 workers, but the process group has 1"):
         run(tiny_config(tiny_llama), item_texts, tmp_path / "adapter", workers=2)
-    with pytest.raises(ValueError, match="pairs_per_step is 8, which 3 workers"):
+    with pytest.raises(ValueError, match=r"pairs_per_step is 8, which 3 workers .* in 1 parts"):
         run(tiny_config(tiny_llama), item_texts, tmp_path / "adapter", workers=3)
 
 

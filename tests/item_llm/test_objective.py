@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from item_llm.objective import EncodedPairs, next_item_loss
+from item_llm.objective import CachedTexts, EncodedPairs, next_item_loss
 
 # Two workers with three pairs each; texts 1 and 4 repeat, on one worker and across both.
 SOURCE_IDS = [0, 1, 2, 4, 8, 9]
@@ -14,7 +14,12 @@ TARGET_IDS = [1, 3, 4, 5, 1, 4]
 TABLE = F.normalize(torch.randn(10, 5, generator=torch.Generator().manual_seed(0)).double(), dim=1)
 
 
-def by_the_definition(scale, symmetric):
+# Further candidates: two of them are texts of pairs, and masked for those.
+CACHED_IDS = [1, 6, 8]
+CACHED = F.normalize(torch.randn(3, 5, generator=torch.Generator().manual_seed(1)).double(), dim=1)
+
+
+def by_the_definition(scale, symmetric, cached=()):
     """Loops and probabilities, no masks: candidates are a set of texts without the pair's own."""
     apart = TABLE - TABLE[SOURCE_IDS + TARGET_IDS].mean(0)
     table = apart / apart.norm(dim=1, keepdim=True)
@@ -23,9 +28,9 @@ def by_the_definition(scale, symmetric):
         others = {i for i in SOURCE_IDS + TARGET_IDS if i not in (query, positive)}
         copies = [i for i in SOURCE_IDS + TARGET_IDS if i in others]
         own = math.exp(scale * table[query] @ table[positive])
-        return -math.log(
-            own / (own + sum(math.exp(scale * table[query] @ table[i]) for i in copies))
-        )
+        others = [table[i] for i in copies]
+        others += [CACHED[at] for at, i in enumerate(cached) if i not in (query, positive)]
+        return -math.log(own / (own + sum(math.exp(scale * table[query] @ o) for o in others)))
 
     rows = list(zip(SOURCE_IDS, TARGET_IDS, strict=True))
     forward = sum(one(s, t) for s, t in rows) / len(rows)
@@ -47,6 +52,15 @@ def test_loss_is_the_definition(symmetric):
         encoded(TABLE), torch.tensor(7.0).double(), symmetric=symmetric, gather=True
     )
     assert loss.item() == pytest.approx(by_the_definition(7.0, symmetric), rel=1e-12)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_cached_texts_are_further_negatives(symmetric):
+    cached = CachedTexts(CACHED, torch.tensor(CACHED_IDS))
+    scale = torch.tensor(7.0).double()
+    loss = next_item_loss(encoded(TABLE), scale, symmetric=symmetric, gather=True, cached=cached)
+    assert loss.item() == pytest.approx(by_the_definition(7.0, symmetric, CACHED_IDS), rel=1e-12)
+    assert loss.item() > by_the_definition(7.0, symmetric) + 1e-3
 
 
 def test_what_all_vectors_share_does_not_count():

@@ -59,5 +59,31 @@ def item_pairs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return 8 * kind + first, 8 * kind + second, kind // 4
 
 
+def item_histories(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Offsets [count + 1], items, domain starts: rows of 2 to 9 items of one kind each."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        8 * rng.integers(0, len(KINDS)) + rng.permutation(8)[: rng.integers(2, 9)]
+        for _ in range(count)
+    ]
+    return np.cumsum([0, *map(len, rows)]), np.concatenate(rows), np.array([0, 32, 64])
+
+
+class LatestAndMean(torch.nn.Module):
+    """A sequence model: the item, and a learned map of the mean of the items up to it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.map = torch.nn.Linear(width, width, bias=False)
+        torch.nn.init.zeros_(self.map.weight)
+
+    def forward(self, vectors: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
+        means = [
+            part.cumsum(0) / torch.arange(1, len(part) + 1)[:, None]
+            for part in torch.tensor_split(vectors, cu_seqlens[1:-1])
+        ]
+        return vectors + self.map(torch.cat(means))
+
+
 if __name__ == "__main__":
     write_tiny_llama(Path(sys.argv[1]))

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_models import item_pairs, item_texts
+from tiny_models import LatestAndMean, item_histories, item_pairs, item_texts
 
-from item_llm import ItemLLMConfig, ItemPairs, finetune
+from item_llm import ItemLLMConfig, ItemPairs, finetune, next_item_pairs
 
 FINETUNING = {
     "max_steps": 30,
@@ -34,6 +34,7 @@ def main(base: str, out: Path, workers: int, jobs: list[dict[str, Any]]) -> None
                 "finetuning": FINETUNING | job["finetuning"],
             }
         )
+        histories = config.finetuning.objective == "histories"
         losses: dict[int, float] = {}
 
         def on_step(step: int, loss: float, rate: float) -> None:
@@ -45,13 +46,16 @@ def main(base: str, out: Path, workers: int, jobs: list[dict[str, Any]]) -> None
         try:
             result = finetune(
                 config,
-                ItemPairs(*item_pairs(2000, seed=0)),
+                next_item_pairs(*item_histories(500, seed=0))
+                if histories
+                else ItemPairs(*item_pairs(2000, seed=0)),
                 ItemPairs(*item_pairs(200, seed=1)),
                 item_texts(),
                 out / f"adapter-{job['name']}",
                 workers=workers,
                 on_step=on_step,
                 checkpoint_dir=Path(job["checkpoints"]) if "checkpoints" in job else None,
+                sequence_model=LatestAndMean if histories else None,
             )
             report["result"] = result.to_json()
         except PowerCutError:
