@@ -97,3 +97,15 @@ def test_another_seed_holds_out_others(corpus):
     roles = assign_roles(corpus, SplitConfig())
     one, two = (next_item_pairs(corpus, roles, ALL, seed=seed)[1] for seed in (0, 1))
     assert set(one.users) != set(two.users)
+
+
+def test_whole_histories_keep_all_pairs_of_a_person_or_none(corpus):
+    roles = assign_roles(corpus, SplitConfig())
+    some = PairsConfig(held_out_users=0.3, max_train=10)
+    limited, _ = next_item_pairs(corpus, roles, some, seed=0, whole_histories=True)
+    whole, _ = next_item_pairs(corpus, roles, ALL, seed=0)
+    for domain in range(3):
+        kept, all_of = (p.users[p.domains == domain] for p in (limited, whole))
+        assert len(kept) == min(10, len(all_of))
+        cut = [user for user in set(kept) if (kept == user).sum() < (all_of == user).sum()]
+        assert len(cut) <= 1
