@@ -25,12 +25,20 @@ from pipeline.splits import SplitConfig
 from pipeline.strict_yaml import load_mapping
 from pipeline.tracking.config import TrackingConfig
 from pipeline.workers.cluster import ComputeConfig
-from user_model import HydraConfig, ItemTableConfig, SASRecConfig, TrainingConfig
+from user_model import (
+    HydraConfig,
+    ItemTableConfig,
+    PublishedSASRecConfig,
+    PublishedSASRecTraining,
+    SASRecConfig,
+    TrainingConfig,
+)
 
 ModelName = Literal[
     "popularity",
     "popularity_7d",
     "item_knn",
+    "sasrec_bce",
     "sasrec",
     "hydra_ids",
     "hydra_frozen",
@@ -83,6 +91,18 @@ class SASRecModelConfig(SASRecConfig, _TrainedModel):
     """The SASRec baseline (ids alone, sampled softmax) and how it is trained."""
 
 
+class SASRecBCEModelConfig(PublishedSASRecConfig, _TrainedModel):
+    """SASRec as published (ids alone, inner products, binary cross-entropy) and its training."""
+
+    items: ItemTableConfig = Field(
+        default_factory=lambda: ItemTableConfig(id_std=None),
+        description="how an item becomes a vector",
+    )
+    training: PublishedSASRecTraining = Field(
+        default_factory=PublishedSASRecTraining, description="how the model is trained"
+    )
+
+
 class RunConfig(BaseModel):
     """One run: N domains in, a report for every domain out."""
 
@@ -124,6 +144,9 @@ class RunConfig(BaseModel):
     )
     sasrec: SASRecModelConfig = Field(
         default_factory=SASRecModelConfig, description="the SASRec baseline"
+    )
+    sasrec_bce: SASRecBCEModelConfig = Field(
+        default_factory=SASRecBCEModelConfig, description="SASRec as published"
     )
     evaluation: EvaluationConfig = Field(
         default_factory=EvaluationConfig, description="how the models are compared"

@@ -14,15 +14,15 @@ from typing import Any
 from item_llm import ItemLLMConfig
 from item_llm.base_models import PretrainedModel
 from pipeline import item_vectors
+from pipeline.architectures import architecture_of, sequence_model
 from pipeline.artifacts import MANIFEST, RunStore, read_json
 from pipeline.config import RunConfig
 from pipeline.domains import DomainConfig
 from pipeline.paths import data_root
 from pipeline.prepare import CORPUS, DATA
-from pipeline.recipe import Recipe, RecipeBuilder, architecture_of
+from pipeline.recipe import Recipe, RecipeBuilder
 from pipeline.run import places
 from pipeline.stages import Stage, in_order
-from user_model import Hydra, HydraConfig, SASRec
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,10 @@ def _texts(corpus: Path) -> int:
 def _weights(config: RunConfig, recipe: Recipe) -> dict[str, int]:
     import torch
 
-    weights = {}
-    for model in dict.fromkeys(name.split(".")[1] for name in recipe.trained):
-        architecture = architecture_of(model, config)
+    weights: dict[str, int] = {}
+    trained = {name.split(".")[1] for name in recipe.trained}
+    for model in (name for name in config.models if name in trained):
         with torch.device("meta"):  # shapes alone: no memory, whatever the size
-            if isinstance(architecture, HydraConfig):
-                body: torch.nn.Module = Hydra(architecture)
-            else:
-                body = SASRec(architecture)
+            body = sequence_model(architecture_of(model, config))
         weights[model] = sum(weight.numel() for weight in body.parameters())
     return weights

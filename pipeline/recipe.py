@@ -17,15 +17,8 @@ from typing import Any
 
 from item_llm import ItemLLMConfig
 from pipeline import item_vectors, prepare, ranking
-from pipeline.config import (
-    BASELINES,
-    JOINT_MODELS,
-    TEXT_MODELS,
-    HydraModelConfig,
-    ModelName,
-    RunConfig,
-    SASRecModelConfig,
-)
+from pipeline.architectures import architecture_of
+from pipeline.config import BASELINES, JOINT_MODELS, TEXT_MODELS, ModelName, RunConfig
 from pipeline.model_names import ORACLE
 from pipeline.sources.simulated import has_oracle
 from pipeline.stages import Stage, StageContext
@@ -263,11 +256,6 @@ def encoder_of(model: str) -> str | None:
     if model not in TEXT_MODELS:
         return None
     return "frozen" if model == "hydra_frozen" else "tuned"
-
-
-def architecture_of(model: str, config: RunConfig) -> HydraModelConfig | SASRecModelConfig:
-    """The part of the config that describes a trained model."""
-    return config.sasrec if model.startswith("sasrec") else config.user_model
 
 
 def _frozen(config: ItemLLMConfig) -> ItemLLMConfig:

@@ -17,8 +17,9 @@ import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from pipeline.architectures import Architecture, recommender
 from pipeline.artifacts import write_json
-from pipeline.config import HydraModelConfig, ModelName, SASRecModelConfig
+from pipeline.config import HydraModelConfig, ModelName
 from pipeline.corpus import Corpus, DomainInfo
 from pipeline.evaluation import EmbeddingScorer, EvaluationConfig, rank_targets, shard
 from pipeline.examples import save_examples
@@ -39,10 +40,7 @@ from pipeline.splits import SplitConfig, assign_roles
 from pipeline.tracking.records import Figures
 from user_model import (
     EpochRecord,
-    Hydra,
-    ItemTable,
     Recommender,
-    SASRec,
     TrainingConfig,
     TrainingResult,
     Workers,
@@ -75,7 +73,7 @@ class UserModelTask(BaseModel):
     model: ModelName
     domain: str | None
     split: SplitConfig
-    architecture: HydraModelConfig | SASRecModelConfig
+    architecture: Architecture
     evaluation: EvaluationConfig
     seed: int
 
@@ -164,14 +162,8 @@ class TaskData:
 
     def build(self) -> Recommender:
         """A fresh model with weights drawn from the task's seed."""
-        architecture = self.task.architecture
         torch.manual_seed(self.task.seed)
-        texts = self.item_texts()
-        items = architecture.items.model_copy(update={"text": texts is not None})
-        table = ItemTable.build(items, self.n_items, architecture.dim, texts)
-        if isinstance(architecture, HydraModelConfig):
-            return Recommender(table, Hydra(architecture))
-        return Recommender(table, SASRec(architecture))
+        return recommender(self.task.architecture, self.n_items, self.item_texts())
 
     def rank(self, model: Recommender, domain: DomainInfo, cases: EvaluationCases) -> Ranks:
         """Where the model puts each case's target among all items of the domain."""

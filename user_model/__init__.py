@@ -6,6 +6,11 @@ from user_model.items import ItemTable, ItemTableConfig
 from user_model.progress import EpochRecord, StepRecord, TrainingResult
 from user_model.recommender import ParameterCounts, Recommender
 from user_model.sasrec import SASRec, SASRecConfig
+from user_model.sasrec_published import (
+    PublishedSASRec,
+    PublishedSASRecConfig,
+    PublishedSASRecTraining,
+)
 from user_model.sequence import SequenceModel
 from user_model.streaming import HydraState
 from user_model.training import train
@@ -19,6 +24,9 @@ __all__ = [
     "ItemTable",
     "ItemTableConfig",
     "ParameterCounts",
+    "PublishedSASRec",
+    "PublishedSASRecConfig",
+    "PublishedSASRecTraining",
     "Recommender",
     "SASRec",
     "SASRecConfig",

@@ -36,12 +36,21 @@ class AttentionPlan:
     longest: int
 
     @classmethod
-    def build(cls, cu_seqlens: Tensor) -> Self:
-        """Group the sequences of a batch, int64 [S + 1], by length."""
+    def build(cls, cu_seqlens: Tensor, max_positions: int | None = None) -> Self:
+        """Group the sequences of a batch, int64 [S + 1], by length.
+
+        Raises:
+            ValueError: a sequence is longer than max_positions, where that is given.
+        """
         lengths = sequence_lengths(cu_seqlens).cpu()
         order = torch.argsort(lengths, stable=True)
         ordered = lengths[order]
         longest = int(ordered[-1]) if len(ordered) else 0
+        if max_positions is not None and longest > max_positions:
+            raise ValueError(
+                f"cu_seqlens: a sequence has {longest} items, expected at most max_positions "
+                f"= {max_positions}; clip the history or raise max_positions"
+            )
         bounds = [*(b for b in _BOUNDS if b < longest), longest]
         cuts = torch.searchsorted(ordered, torch.tensor(bounds), right=True).tolist()
         groups = [
@@ -53,6 +62,20 @@ class AttentionPlan:
         gather, scatter = _slots(groups, *kept, cu_seqlens.cpu())
         device = cu_seqlens.device
         return cls(tuple(groups), gather.to(device), scatter.to(device), longest)
+
+    def padded(self, x_TX: Tensor) -> list[Tensor]:
+        """Return x [T, X] as padded rows [rows, length, X], a tensor for each group.
+
+        A slot of the padding holds a copy of token 0.
+        """
+        slots = functional.embedding(self.gather, x_TX)
+        sizes = [rows * length for rows, length in self.groups]
+        parts = zip(self.groups, slots.split(sizes), strict=True)
+        return [part.view(rows, length, -1) for (rows, length), part in parts]
+
+    def packed(self, groups: list[Tensor]) -> Tensor:
+        """Return the tokens of padded rows [rows, length, X] in their own order, [T, X]."""
+        return torch.cat([part.flatten(0, 1) for part in groups]).index_select(0, self.scatter)
 
 
 def _slots(
@@ -79,26 +102,21 @@ class CausalSelfAttention(nn.Module):
     Args:
         dim: width d of the tokens.
         heads: number of heads; a divisor of dim.
+        output: whether a linear map stands after the heads; SASRec as published has none.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, *, output: bool = True) -> None:
         super().__init__()
         self.heads = heads
         self.input = nn.Linear(dim, 3 * dim)
-        self.output = nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim) if output else nn.Identity()
 
     def forward(self, h_Td: Tensor, plan: AttentionPlan) -> Tensor:
         """Map h [T, d] to [T, d]."""
-        dim = h_Td.shape[1]
-        slots = functional.embedding(plan.gather, self.input(h_Td))
-        sizes = [rows * length for rows, length in plan.groups]
-        mixed = [
-            self._attend(part.view(rows, length, 3, self.heads, dim // self.heads))
-            for (rows, length), part in zip(plan.groups, slots.split(sizes), strict=True)
-        ]
-        return self.output(torch.cat(mixed).index_select(0, plan.scatter))
+        mixed = [self._attend(part_SLX) for part_SLX in plan.padded(self.input(h_Td))]
+        return self.output(plan.packed(mixed))
 
-    def _attend(self, qkv_SL3HD: Tensor) -> Tensor:
-        q, k, v = qkv_SL3HD.permute(2, 0, 3, 1, 4)
+    def _attend(self, qkv_SLX: Tensor) -> Tensor:
+        q, k, v = qkv_SLX.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed_SHLD = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return mixed_SHLD.transpose(1, 2).flatten(2).flatten(0, 1)
+        return mixed_SHLD.transpose(1, 2).flatten(2)

@@ -23,7 +23,10 @@ class ItemTableConfig(BaseModel):
         description="Share of items whose id vector is left out of a step, so that text learns to "
         "carry new items; without text it must be 0.",
     )  # fmt: skip
-    id_std: float = Field(0.02, gt=0.0, description="Standard deviation of fresh id vectors.")
+    id_std: float | None = Field(
+        0.02, gt=0.0,
+        description="Standard deviation of fresh id vectors; null = Glorot-uniform over the table.",
+    )  # fmt: skip
 
 
 class ItemTable(nn.Module):
@@ -42,7 +45,7 @@ class ItemTable(nn.Module):
         text_vectors: float [V, d_text] by global item position, or None.
         ids: whether items have an id embedding.
         id_dropout: share of items whose id is left out of a training step; needs text.
-        id_std: deviation of fresh id vectors.
+        id_std: deviation of fresh id vectors; None: Glorot-uniform, deviation sqrt(2 / (V + d)).
 
     Raises:
         ValueError: neither text nor ids; text vectors of another number of items, or not finite;
@@ -62,14 +65,15 @@ class ItemTable(nn.Module):
         ids: bool = True,
         *,
         id_dropout: float = 0.0,
-        id_std: float = 0.02,
+        id_std: float | None = 0.02,
     ) -> None:
         super().__init__()
         _check(n_items, text_vectors, ids, id_dropout)
         self.n_items, self.dim, self.id_dropout = n_items, dim, id_dropout
         self.ids: nn.Parameter | None = None
         if ids:
-            self.ids = nn.Parameter(torch.empty(n_items, dim).normal_(std=id_std))
+            self.ids = nn.Parameter(torch.empty(n_items, dim))
+            _draw(self.ids, id_std)
         self.register_buffer("text_vectors", text_vectors, persistent=False)
         self.text_projection: nn.Linear | None = None
         if text_vectors is not None:
@@ -79,7 +83,8 @@ class ItemTable(nn.Module):
             self.register_buffer("text_scale", 1.0 / deviation.clamp_min(1e-6))
             self.register_buffer("seen", torch.ones(n_items, dtype=torch.bool))
             self.text_projection = nn.Linear(text_vectors.shape[1], dim)
-            nn.init.normal_(self.text_projection.weight, std=id_std / text_vectors.shape[1] ** 0.5)
+            share = text_vectors.shape[1] ** -0.5
+            _draw(self.text_projection.weight, None if id_std is None else id_std * share)
             nn.init.zeros_(self.text_projection.bias)
 
     @classmethod
@@ -137,6 +142,13 @@ class ItemTable(nn.Module):
         assert self.text_vectors is not None
         text = self.text_vectors.index_select(0, items_M)
         return (text - self.text_mean) * self.text_scale
+
+
+def _draw(weight: Tensor, std: float | None) -> None:
+    if std is None:
+        nn.init.xavier_uniform_(weight)
+    else:
+        nn.init.normal_(weight, std=std)
 
 
 def _check(n_items: int, text_vectors: Tensor | None, ids: bool, id_dropout: float) -> None:

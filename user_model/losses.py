@@ -23,8 +23,9 @@ def sampled_loss(
     """Return the loss of each position, [N], as `config.loss` says.
 
     infonce: softmax of the positive among the negatives of its tile [P].
-    bce: -log sigmoid(positive) - log sigmoid(-negative) with the first negative of its tile, as in
-    the published SASRec, on cosines over the temperature [D].
+    bce: -log sigmoid(positive) - log sigmoid(-negative) with one negative of the position's own, as
+    in the published SASRec, on scores over the temperature [D]. A negative that is the positive
+    counts for nothing.
     """
     if config.loss == "infonce":
         return ops.sampled_infonce(

@@ -14,6 +14,7 @@ from user_model.hydra import Hydra
 from user_model.ops import scan
 from user_model.ops.backends import resolve
 from user_model.sasrec import SASRec
+from user_model.sasrec_published import PublishedSASRec
 
 
 def padding_share(model: nn.Module, cu_seqlens: Tensor) -> float | None:
@@ -21,13 +22,13 @@ def padding_share(model: nn.Module, cu_seqlens: Tensor) -> float | None:
 
     Args:
         model: a sequence model. Hydra's share is its backend's, 0 where that is compiled for CPUs;
-            SASRec's is that of its padded rows.
+            a SASRec's is that of its padded rows.
         cu_seqlens: int64 [S + 1], seams of a batch.
 
     Returns:
         a number from 0 to 1; None for other models, and for backends that do not tell.
     """
-    if isinstance(model, SASRec):
+    if isinstance(model, SASRec | PublishedSASRec):
         slots = len(AttentionPlan.build(cu_seqlens).gather)
         return 1.0 - int(cu_seqlens[-1]) / slots if slots else 0.0
     if not isinstance(model, Hydra):

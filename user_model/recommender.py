@@ -29,15 +29,20 @@ class Recommender(nn.Module):
     Args:
         items: the item table; its width is the sequence model's.
         sequence_model: Hydra, SASRec, or any module with their call.
+        normalise: whether user and item vectors get length 1, so that a score is a cosine; False:
+            a score is the plain inner product, as in SASRec as published.
     """
 
-    def __init__(self, items: ItemTable, sequence_model: nn.Module) -> None:
+    def __init__(
+        self, items: ItemTable, sequence_model: nn.Module, *, normalise: bool = True
+    ) -> None:
         super().__init__()
         self.items = items
         self.sequence_model = sequence_model
+        self.normalise = normalise
 
     def user_vectors(self, items_T: Tensor, cu_seqlens: Tensor) -> Tensor:
-        """Return the user's vector after each item, [T, d], L2-normalised.
+        """Return the user's vector after each item, [T, d], as scores take it.
 
         Args:
             items_T: int64 [T], packed global item positions, oldest first.
@@ -46,19 +51,23 @@ class Recommender(nn.Module):
         return self.user_vectors_of(self.items(items_T), cu_seqlens)
 
     def user_vectors_of(self, vectors_Td: Tensor, cu_seqlens: Tensor) -> Tensor:
-        """Return the user's vectors [T, d], L2-normalised, from item vectors [T, d]."""
+        """Return the user's vectors [T, d], as scores take them, from item vectors [T, d]."""
         model: SequenceModel = self.sequence_model
-        return functional.normalize(model(vectors_Td, cu_seqlens), dim=-1)
+        return self.scored(model(vectors_Td, cu_seqlens))
 
     def item_vectors(self, items_M: Tensor) -> Tensor:
-        """Return the vectors [M, d] of items int64 [M], L2-normalised."""
-        return functional.normalize(self.items(items_M), dim=-1)
+        """Return the vectors [M, d] of items int64 [M], as scores take them."""
+        return self.scored(self.items(items_M))
+
+    def scored(self, vectors_Md: Tensor) -> Tensor:
+        """Return vectors [M, d] as scores take them: of length 1, or as they are."""
+        return functional.normalize(vectors_Md, dim=-1) if self.normalise else vectors_Md
 
     @torch.no_grad()
     def encode_histories(
         self, offsets: Int64, items: Int64, *, block_tokens: int = 32768
     ) -> Tensor:
-        """Return each user's vector after the whole history, float32 [n, d], L2-normalised.
+        """Return each user's vector after the whole history, float32 [n, d], as scores take it.
 
         Runs in evaluation mode, in blocks of whole histories of about block_tokens items.
 

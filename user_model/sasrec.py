@@ -46,14 +46,20 @@ class SASRecConfig(BaseModel):
 
 
 class SASRecBlock(nn.Module):
-    """Pre-norm attention, then pre-norm feed-forward with ReLU, each with a residual."""
+    """Pre-norm attention, then pre-norm feed-forward with ReLU, each with a residual.
 
-    def __init__(self, config: SASRecConfig) -> None:
+    Args:
+        config: shape of the model.
+        eps: of the layer norms.
+        output: whether attention has an output map.
+    """
+
+    def __init__(self, config: SASRecConfig, *, eps: float = 1e-5, output: bool = True) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(config.dim)
-        self.attention = CausalSelfAttention(config.dim, config.heads)
+        self.norm = nn.LayerNorm(config.dim, eps=eps)
+        self.attention = CausalSelfAttention(config.dim, config.heads, output=output)
         self.dropout = TokenDropout(config.dropout)
-        self.ffn_norm = nn.LayerNorm(config.dim)
+        self.ffn_norm = nn.LayerNorm(config.dim, eps=eps)
         self.ffn = nn.Sequential(
             nn.Linear(config.dim, config.ffn_width),
             nn.ReLU(),
@@ -95,12 +101,7 @@ class SASRec(nn.Module):
                 max_positions.
         """
         check_packed(vectors_Td, cu_seqlens, self.config.dim)
-        plan = AttentionPlan.build(cu_seqlens)
-        if plan.longest > self.config.max_positions:
-            raise ValueError(
-                f"cu_seqlens: a sequence has {plan.longest} items, expected at most max_positions "
-                f"= {self.config.max_positions}; clip the history or raise max_positions"
-            )
+        plan = AttentionPlan.build(cu_seqlens, self.config.max_positions)
         h_Td = self.input_norm(vectors_Td) + self.positions[positions(cu_seqlens)]
         h_Td = self.input_dropout(h_Td)
         for block in self.blocks:

@@ -182,7 +182,7 @@ class TrainingStep:
             users_Td = self.model.user_vectors_of(inputs_Td, given.cu_seqlens)
         losses_N = sampled_loss(
             functional.embedding(given.tokens, users_Td),
-            functional.normalize(table_Md, dim=-1),
+            self.model.scored(table_Md),
             given.positive,
             given.negative,
             self.config,

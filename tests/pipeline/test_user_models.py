@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import HydraModelConfig, SASRecModelConfig
+from pipeline.architectures import architecture_of
+from pipeline.config import RunConfig
 from pipeline.corpus import build_corpus
 from pipeline.domains import DomainConfig, build_domain
 from pipeline.evaluation import EvaluationConfig
@@ -26,7 +27,10 @@ from pipeline.user_models import (
 from user_model import Workers
 
 TRAINING = {"epochs": 2, "negatives": 16, "batch_tokens": 512, "warmup_steps": 2}
+TRAINING |= {"validate_every": 1}
 SMALL = {"dim": 16, "layers": 1, "training": TRAINING}
+PARTS = {"sasrec": "sasrec", "sasrec_bce": "sasrec_bce"}
+BOOKS = {"name": "books", "source": {"format": "simulated", "catalogue": "books"}}
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +47,13 @@ def folders(tmp_path_factory) -> TaskFolders:
 
 
 def task(model: str, domain: str | None, *, split: str = "strict", **architecture) -> UserModelTask:
-    kind = SASRecModelConfig if model == "sasrec" else HydraModelConfig
+    part = PARTS.get(model, "user_model")
+    config = RunConfig.model_validate({"domains": [BOOKS], part: SMALL | architecture})
     return UserModelTask(
         model=model,
         domain=domain,
         split=SplitConfig(kind=split),
-        architecture=kind.model_validate(SMALL | architecture),
+        architecture=architecture_of(model, config),
         evaluation=EvaluationConfig(),
         seed=0,
     )
@@ -64,6 +69,7 @@ def trained(given: UserModelTask, folders: TaskFolders, output: Path) -> dict:
     ("model", "domain", "ranked"),
     [
         ("sasrec", "garden", ["garden"]),
+        ("sasrec_bce", "garden", ["garden"]),
         ("hydra_ids", "books", ["books"]),
         ("hydra_joint", None, ["books", "garden"]),
     ],

@@ -1,0 +1,46 @@
+"""From a model's name and its part of the config to the model: what each name is made of."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pipeline.config import (
+    HydraModelConfig,
+    ModelName,
+    RunConfig,
+    SASRecBCEModelConfig,
+    SASRecModelConfig,
+)
+from user_model import Hydra, ItemTable, PublishedSASRec, Recommender, SASRec
+
+Architecture = HydraModelConfig | SASRecModelConfig | SASRecBCEModelConfig
+
+
+def architecture_of(model: ModelName, config: RunConfig) -> Architecture:
+    """The part of the config that describes a trained model."""
+    parts: dict[str, Architecture] = {"sasrec": config.sasrec, "sasrec_bce": config.sasrec_bce}
+    return parts.get(model, config.user_model)
+
+
+def sequence_model(architecture: Architecture) -> nn.Module:
+    """The model that turns item vectors into user vectors, with fresh weights."""
+    if isinstance(architecture, HydraModelConfig):
+        return Hydra(architecture)
+    if isinstance(architecture, SASRecBCEModelConfig):
+        return PublishedSASRec(architecture)
+    return SASRec(architecture)
+
+
+def recommender(architecture: Architecture, n_items: int, texts: Tensor | None) -> Recommender:
+    """The whole model with fresh weights.
+
+    Args:
+        architecture: its part of the config.
+        n_items: items of its table.
+        texts: float32 [n_items, d_text], their text vectors; None: ids alone.
+    """
+    items = architecture.items.model_copy(update={"text": texts is not None})
+    table = ItemTable.build(items, n_items, architecture.dim, texts)
+    # As published its scores are inner products; all others are cosines.
+    cosines = not isinstance(architecture, SASRecBCEModelConfig)
+    return Recommender(table, sequence_model(architecture), normalise=cosines)
