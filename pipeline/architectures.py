@@ -6,19 +6,24 @@ from torch import Tensor, nn
 
 from pipeline.config import (
     HydraModelConfig,
+    Mamba2RecModelConfig,
     ModelName,
     RunConfig,
     SASRecBCEModelConfig,
     SASRecModelConfig,
 )
-from user_model import Hydra, ItemTable, PublishedSASRec, Recommender, SASRec
+from user_model import Hydra, ItemTable, Mamba2Rec, PublishedSASRec, Recommender, SASRec
 
-Architecture = HydraModelConfig | SASRecModelConfig | SASRecBCEModelConfig
+Architecture = HydraModelConfig | SASRecModelConfig | SASRecBCEModelConfig | Mamba2RecModelConfig
 
 
 def architecture_of(model: ModelName, config: RunConfig) -> Architecture:
     """The part of the config that describes a trained model."""
-    parts: dict[str, Architecture] = {"sasrec": config.sasrec, "sasrec_bce": config.sasrec_bce}
+    parts: dict[str, Architecture] = {
+        "sasrec": config.sasrec,
+        "sasrec_bce": config.sasrec_bce,
+        "mamba2rec": config.mamba2rec,
+    }
     return parts.get(model, config.user_model)
 
 
@@ -28,6 +33,8 @@ def sequence_model(architecture: Architecture) -> nn.Module:
         return Hydra(architecture)
     if isinstance(architecture, SASRecBCEModelConfig):
         return PublishedSASRec(architecture)
+    if isinstance(architecture, Mamba2RecModelConfig):
+        return Mamba2Rec(architecture)
     return SASRec(architecture)
 
 

@@ -28,6 +28,7 @@ from pipeline.workers.cluster import ComputeConfig
 from user_model import (
     HydraConfig,
     ItemTableConfig,
+    Mamba2RecConfig,
     PublishedSASRecConfig,
     PublishedSASRecTraining,
     SASRecConfig,
@@ -40,6 +41,7 @@ ModelName = Literal[
     "item_knn",
     "sasrec_bce",
     "sasrec",
+    "mamba2rec",
     "hydra_ids",
     "hydra_frozen",
     "hydra_single",
@@ -103,6 +105,10 @@ class SASRecBCEModelConfig(PublishedSASRecConfig, _TrainedModel):
     )
 
 
+class Mamba2RecModelConfig(Mamba2RecConfig, _TrainedModel):
+    """The Mamba-2 baseline (ids alone, sampled softmax) and how it is trained."""
+
+
 class RunConfig(BaseModel):
     """One run: N domains in, a report for every domain out."""
 
@@ -147,6 +153,9 @@ class RunConfig(BaseModel):
     )
     sasrec_bce: SASRecBCEModelConfig = Field(
         default_factory=SASRecBCEModelConfig, description="SASRec as published"
+    )
+    mamba2rec: Mamba2RecModelConfig = Field(
+        default_factory=Mamba2RecModelConfig, description="the Mamba-2 baseline"
     )
     evaluation: EvaluationConfig = Field(
         default_factory=EvaluationConfig, description="how the models are compared"

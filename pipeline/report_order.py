@@ -15,6 +15,7 @@ _MODEL_STYLE = {
     "item_knn": ("knn", "solid"),
     "sasrec_bce": ("sasrec", "dashed"),
     "sasrec": ("sasrec", "solid"),
+    "mamba2rec": ("mamba", "solid"),
     "hydra_ids": ("single", "dotted"),
     "hydra_frozen": ("single", "dashed"),
     "hydra_single": ("single", "solid"),

@@ -3,6 +3,7 @@
 from user_model.distributed import Workers
 from user_model.hydra import Hydra, HydraConfig
 from user_model.items import ItemTable, ItemTableConfig
+from user_model.mamba2rec import Mamba2Rec, Mamba2RecConfig
 from user_model.progress import EpochRecord, StepRecord, TrainingResult
 from user_model.recommender import ParameterCounts, Recommender
 from user_model.sasrec import SASRec, SASRecConfig
@@ -23,6 +24,8 @@ __all__ = [
     "HydraState",
     "ItemTable",
     "ItemTableConfig",
+    "Mamba2Rec",
+    "Mamba2RecConfig",
     "ParameterCounts",
     "PublishedSASRec",
     "PublishedSASRecConfig",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from user_model import ops
 from user_model.attention import AttentionPlan
 from user_model.hydra import Hydra
+from user_model.mamba2rec import Mamba2Rec
 from user_model.ops import scan
 from user_model.ops.backends import resolve
 from user_model.sasrec import SASRec
@@ -21,8 +22,8 @@ def padding_share(model: nn.Module, cu_seqlens: Tensor) -> float | None:
     """Return the share of the slots that hold no token in the model's scan, or its attention.
 
     Args:
-        model: a sequence model. Hydra's share is its backend's, 0 where that is compiled for CPUs;
-            a SASRec's is that of its padded rows.
+        model: a sequence model. That of a scan is its backend's, 0 where that is compiled for
+            CPUs; that of attention is that of its padded rows.
         cu_seqlens: int64 [S + 1], seams of a batch.
 
     Returns:
@@ -31,7 +32,7 @@ def padding_share(model: nn.Module, cu_seqlens: Tensor) -> float | None:
     if isinstance(model, SASRec | PublishedSASRec):
         slots = len(AttentionPlan.build(cu_seqlens).gather)
         return 1.0 - int(cu_seqlens[-1]) / slots if slots else 0.0
-    if not isinstance(model, Hydra):
+    if not isinstance(model, Hydra | Mamba2Rec):
         return None
     backend = resolve("hydra_scan", model.config.backend, scan.BACKENDS, _device(model))
     if backend == "mamba_ssm":

@@ -29,7 +29,7 @@ from user_model import Workers
 TRAINING = {"epochs": 2, "negatives": 16, "batch_tokens": 512, "warmup_steps": 2}
 TRAINING |= {"validate_every": 1}
 SMALL = {"dim": 16, "layers": 1, "training": TRAINING}
-PARTS = {"sasrec": "sasrec", "sasrec_bce": "sasrec_bce"}
+PEERS = ("sasrec", "sasrec_bce", "mamba2rec")
 BOOKS = {"name": "books", "source": {"format": "simulated", "catalogue": "books"}}
 
 
@@ -47,7 +47,7 @@ def folders(tmp_path_factory) -> TaskFolders:
 
 
 def task(model: str, domain: str | None, *, split: str = "strict", **architecture) -> UserModelTask:
-    part = PARTS.get(model, "user_model")
+    part = model if model in PEERS else "user_model"
     config = RunConfig.model_validate({"domains": [BOOKS], part: SMALL | architecture})
     return UserModelTask(
         model=model,
@@ -70,6 +70,7 @@ def trained(given: UserModelTask, folders: TaskFolders, output: Path) -> dict:
     [
         ("sasrec", "garden", ["garden"]),
         ("sasrec_bce", "garden", ["garden"]),
+        ("mamba2rec", "garden", ["garden"]),
         ("hydra_ids", "books", ["books"]),
         ("hydra_joint", None, ["books", "garden"]),
     ],

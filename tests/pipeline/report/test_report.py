@@ -29,8 +29,8 @@ SECTIONS = (
 )
 NASTY = '<script>alert("x")</script>'
 EVERY_MODEL = (
-    *("popularity", "popularity_7d", "item_knn", "sasrec_bce", "sasrec", "hydra_ids"),
-    *("hydra_frozen", "hydra_single", "hydra_joint", "oracle"),
+    *("popularity", "popularity_7d", "item_knn", "sasrec_bce", "sasrec", "mamba2rec"),
+    *("hydra_ids", "hydra_frozen", "hydra_single", "hydra_joint", "oracle"),
 )
 _VOID = {"meta", "br", "link", "img", "input", "hr"}
 
