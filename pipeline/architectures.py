@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pipeline.config import (
+    HSTUModelConfig,
     HydraModelConfig,
     Mamba2RecModelConfig,
     ModelName,
@@ -12,9 +13,15 @@ from pipeline.config import (
     SASRecBCEModelConfig,
     SASRecModelConfig,
 )
-from user_model import Hydra, ItemTable, Mamba2Rec, PublishedSASRec, Recommender, SASRec
+from user_model import HSTU, Hydra, ItemTable, Mamba2Rec, PublishedSASRec, Recommender, SASRec
 
-Architecture = HydraModelConfig | SASRecModelConfig | SASRecBCEModelConfig | Mamba2RecModelConfig
+Architecture = (
+    HydraModelConfig
+    | SASRecModelConfig
+    | SASRecBCEModelConfig
+    | Mamba2RecModelConfig
+    | HSTUModelConfig
+)
 
 
 def architecture_of(model: ModelName, config: RunConfig) -> Architecture:
@@ -23,6 +30,7 @@ def architecture_of(model: ModelName, config: RunConfig) -> Architecture:
         "sasrec": config.sasrec,
         "sasrec_bce": config.sasrec_bce,
         "mamba2rec": config.mamba2rec,
+        "hstu": config.hstu,
     }
     return parts.get(model, config.user_model)
 
@@ -35,6 +43,8 @@ def sequence_model(architecture: Architecture) -> nn.Module:
         return PublishedSASRec(architecture)
     if isinstance(architecture, Mamba2RecModelConfig):
         return Mamba2Rec(architecture)
+    if isinstance(architecture, HSTUModelConfig):
+        return HSTU(architecture)
     return SASRec(architecture)
 
 

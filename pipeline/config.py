@@ -26,6 +26,7 @@ from pipeline.strict_yaml import load_mapping
 from pipeline.tracking.config import TrackingConfig
 from pipeline.workers.cluster import ComputeConfig
 from user_model import (
+    HSTUConfig,
     HydraConfig,
     ItemTableConfig,
     Mamba2RecConfig,
@@ -42,6 +43,7 @@ ModelName = Literal[
     "sasrec_bce",
     "sasrec",
     "mamba2rec",
+    "hstu",
     "hydra_ids",
     "hydra_frozen",
     "hydra_single",
@@ -109,6 +111,10 @@ class Mamba2RecModelConfig(Mamba2RecConfig, _TrainedModel):
     """The Mamba-2 baseline (ids alone, sampled softmax) and how it is trained."""
 
 
+class HSTUModelConfig(HSTUConfig, _TrainedModel):
+    """The HSTU baseline (ids alone, sampled softmax) and how it is trained."""
+
+
 class RunConfig(BaseModel):
     """One run: N domains in, a report for every domain out."""
 
@@ -157,6 +163,7 @@ class RunConfig(BaseModel):
     mamba2rec: Mamba2RecModelConfig = Field(
         default_factory=Mamba2RecModelConfig, description="the Mamba-2 baseline"
     )
+    hstu: HSTUModelConfig = Field(default_factory=HSTUModelConfig, description="the HSTU baseline")
     evaluation: EvaluationConfig = Field(
         default_factory=EvaluationConfig, description="how the models are compared"
     )

@@ -16,6 +16,7 @@ _MODEL_STYLE = {
     "sasrec_bce": ("sasrec", "dashed"),
     "sasrec": ("sasrec", "solid"),
     "mamba2rec": ("mamba", "solid"),
+    "hstu": ("hstu", "solid"),
     "hydra_ids": ("single", "dotted"),
     "hydra_frozen": ("single", "dashed"),
     "hydra_single": ("single", "solid"),

@@ -1,6 +1,7 @@
 """Item vectors and histories in, user vectors out: the Hydra user model and its peers."""
 
 from user_model.distributed import Workers
+from user_model.hstu import HSTU, HSTUConfig
 from user_model.hydra import Hydra, HydraConfig
 from user_model.items import ItemTable, ItemTableConfig
 from user_model.mamba2rec import Mamba2Rec, Mamba2RecConfig
@@ -18,7 +19,9 @@ from user_model.training import train
 from user_model.training_config import TrainingConfig
 
 __all__ = [
+    "HSTU",
     "EpochRecord",
+    "HSTUConfig",
     "Hydra",
     "HydraConfig",
     "HydraState",

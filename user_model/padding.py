@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from user_model import ops
 from user_model.attention import AttentionPlan
+from user_model.hstu import HSTU
 from user_model.hydra import Hydra
 from user_model.mamba2rec import Mamba2Rec
 from user_model.ops import scan
@@ -29,7 +30,7 @@ def padding_share(model: nn.Module, cu_seqlens: Tensor) -> float | None:
     Returns:
         a number from 0 to 1; None for other models, and for backends that do not tell.
     """
-    if isinstance(model, SASRec | PublishedSASRec):
+    if isinstance(model, SASRec | PublishedSASRec | HSTU):
         slots = len(AttentionPlan.build(cu_seqlens).gather)
         return 1.0 - int(cu_seqlens[-1]) / slots if slots else 0.0
     if not isinstance(model, Hydra | Mamba2Rec):

@@ -29,7 +29,7 @@ from user_model import Workers
 TRAINING = {"epochs": 2, "negatives": 16, "batch_tokens": 512, "warmup_steps": 2}
 TRAINING |= {"validate_every": 1}
 SMALL = {"dim": 16, "layers": 1, "training": TRAINING}
-PEERS = ("sasrec", "sasrec_bce", "mamba2rec")
+PEERS = ("sasrec", "sasrec_bce", "mamba2rec", "hstu")
 BOOKS = {"name": "books", "source": {"format": "simulated", "catalogue": "books"}}
 
 
@@ -71,6 +71,7 @@ def trained(given: UserModelTask, folders: TaskFolders, output: Path) -> dict:
         ("sasrec", "garden", ["garden"]),
         ("sasrec_bce", "garden", ["garden"]),
         ("mamba2rec", "garden", ["garden"]),
+        ("hstu", "garden", ["garden"]),
         ("hydra_ids", "books", ["books"]),
         ("hydra_joint", None, ["books", "garden"]),
     ],

@@ -22,6 +22,7 @@ MEAN_RANK = {
     "sasrec_bce": 105.0,
     "sasrec": 95.0,
     "mamba2rec": 94.0,
+    "hstu": 93.0,
     "hydra_ids": 92.0,
     "hydra_frozen": 88.0,
     "hydra_single": 84.0,
@@ -206,7 +207,7 @@ def training_curves(domains, models, item_llm) -> dict[str, Any]:
                 for place, scope in enumerate(["all"] if model == "hydra_joint" else domains)
             }
             for model in models
-            if model.startswith(("hydra", "sasrec", "mamba2rec"))
+            if model.startswith(("hydra", "sasrec", "mamba2rec", "hstu"))
         },
     }
 
