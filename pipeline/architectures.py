@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pipeline.config import (
+    TIMED_MODELS,
     HSTUModelConfig,
     HydraModelConfig,
     Mamba2RecModelConfig,
@@ -31,11 +32,12 @@ def architecture_of(model: ModelName, config: RunConfig) -> Architecture:
         "sasrec_bce": config.sasrec_bce,
         "mamba2rec": config.mamba2rec,
         "hstu": config.hstu,
+        "hstu_time": config.hstu,
     }
     return parts.get(model, config.user_model)
 
 
-def sequence_model(architecture: Architecture) -> nn.Module:
+def sequence_model(model: ModelName, architecture: Architecture) -> nn.Module:
     """The model that turns item vectors into user vectors, with fresh weights."""
     if isinstance(architecture, HydraModelConfig):
         return Hydra(architecture)
@@ -44,14 +46,17 @@ def sequence_model(architecture: Architecture) -> nn.Module:
     if isinstance(architecture, Mamba2RecModelConfig):
         return Mamba2Rec(architecture)
     if isinstance(architecture, HSTUModelConfig):
-        return HSTU(architecture)
+        return HSTU(architecture, time_bias=model in TIMED_MODELS)
     return SASRec(architecture)
 
 
-def recommender(architecture: Architecture, n_items: int, texts: Tensor | None) -> Recommender:
+def recommender(
+    model: ModelName, architecture: Architecture, n_items: int, texts: Tensor | None
+) -> Recommender:
     """The whole model with fresh weights.
 
     Args:
+        model: its name.
         architecture: its part of the config.
         n_items: items of its table.
         texts: float32 [n_items, d_text], their text vectors; None: ids alone.
@@ -60,4 +65,4 @@ def recommender(architecture: Architecture, n_items: int, texts: Tensor | None) 
     table = ItemTable.build(items, n_items, architecture.dim, texts)
     # As published its scores are inner products; all others are cosines.
     cosines = not isinstance(architecture, SASRecBCEModelConfig)
-    return Recommender(table, sequence_model(architecture), normalise=cosines)
+    return Recommender(table, sequence_model(model, architecture), normalise=cosines)

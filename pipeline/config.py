@@ -44,6 +44,7 @@ ModelName = Literal[
     "sasrec",
     "mamba2rec",
     "hstu",
+    "hstu_time",
     "hydra_ids",
     "hydra_frozen",
     "hydra_single",
@@ -51,6 +52,7 @@ ModelName = Literal[
 ]
 BASELINES: tuple[ModelName, ...] = ("popularity", "popularity_7d", "item_knn")
 JOINT_MODELS: tuple[ModelName, ...] = ("hydra_joint",)
+TIMED_MODELS: tuple[ModelName, ...] = ("hstu_time",)
 TEXT_MODELS: tuple[ModelName, ...] = ("hydra_frozen", "hydra_single", "hydra_joint")
 
 
@@ -112,7 +114,7 @@ class Mamba2RecModelConfig(Mamba2RecConfig, _TrainedModel):
 
 
 class HSTUModelConfig(HSTUConfig, _TrainedModel):
-    """The HSTU baseline (ids alone, sampled softmax) and how it is trained."""
+    """The HSTU baselines (ids alone, sampled softmax) and how they are trained."""
 
 
 class RunConfig(BaseModel):
@@ -163,7 +165,9 @@ class RunConfig(BaseModel):
     mamba2rec: Mamba2RecModelConfig = Field(
         default_factory=Mamba2RecModelConfig, description="the Mamba-2 baseline"
     )
-    hstu: HSTUModelConfig = Field(default_factory=HSTUModelConfig, description="the HSTU baseline")
+    hstu: HSTUModelConfig = Field(
+        default_factory=HSTUModelConfig, description="HSTU, of models hstu and hstu_time"
+    )
     evaluation: EvaluationConfig = Field(
         default_factory=EvaluationConfig, description="how the models are compared"
     )

@@ -29,11 +29,13 @@ class TrainingHistories:
     offsets: int64 [S+1].
     items: int64, global positions.
     users: int64 [S], the row in the corpus.
+    times: int64, unix seconds of the items; None where nobody asked for them.
     """
 
     offsets: Ints
     items: Ints
     users: Ints
+    times: Ints | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,7 @@ class EvaluationCases:
     seen: int64, global positions of the domain's items in the whole history, ascending, each
         once, without the target.
     targets: int64 [n], global positions.
+    times: int64, unix seconds of history; None where nobody asked for them.
     """
 
     domain: str
@@ -57,6 +60,7 @@ class EvaluationCases:
     seen_offsets: Ints
     seen: Ints
     targets: Ints
+    times: Ints | None = None
 
 
 def training_histories(
@@ -65,6 +69,7 @@ def training_histories(
     domains: Sequence[str] | None = None,
     *,
     interleave: bool = True,
+    with_times: bool = False,
 ) -> TrainingHistories:
     """The train-role events of each person.
 
@@ -74,6 +79,7 @@ def training_histories(
         domains: None for all, or the names of some.
         interleave: one history a person, whose events of all the domains follow each other in
             time; False: one history for each (person, domain).
+        with_times: whether the times of the events are wanted.
 
     Raises:
         ValueError: a domain is not in the corpus.
@@ -89,10 +95,12 @@ def training_histories(
         events, owner = events[order], owner[order]
     owners, place, lengths = np.unique(owner, return_inverse=True, return_counts=True)
     long_enough = lengths >= 2
+    events = events[long_enough[place]]
     return TrainingHistories(
         offsets=_offsets(lengths[long_enough]),
-        items=corpus.items[events[long_enough[place]]].astype(np.int64),
+        items=corpus.items[events].astype(np.int64),
         users=owners[long_enough] // len(corpus.domains),
+        times=corpus.timestamps[events].astype(np.int64) if with_times else None,
     )
 
 
@@ -104,6 +112,7 @@ def evaluation_cases(
     max_history: int | None,
     *,
     own_domain_only: bool,
+    with_times: bool = False,
 ) -> EvaluationCases:
     """One case for each person with an event of this role in the domain: their first.
 
@@ -122,6 +131,7 @@ def evaluation_cases(
         role: of the targets.
         max_history: events of the history, the latest; None for all.
         own_domain_only: leave other domains' events out, for models trained on one.
+        with_times: whether the times of the history are wanted.
 
     Raises:
         ValueError: the domain is not in the corpus, or nobody can be asked.
@@ -149,6 +159,7 @@ def evaluation_cases(
         seen_offsets=seen_offsets,
         seen=seen_items,
         targets=corpus.items[targets].astype(np.int64),
+        times=corpus.timestamps[history].astype(np.int64) if with_times else None,
     )
 
 

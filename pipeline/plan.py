@@ -132,6 +132,6 @@ def _weights(config: RunConfig, recipe: Recipe) -> dict[str, int]:
     trained = {name.split(".")[1] for name in recipe.trained}
     for model in (name for name in config.models if name in trained):
         with torch.device("meta"):  # shapes alone: no memory, whatever the size
-            body = sequence_model(architecture_of(model, config))
+            body = sequence_model(model, architecture_of(model, config))
         weights[model] = sum(weight.numel() for weight in body.parameters())
     return weights

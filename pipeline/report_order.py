@@ -17,6 +17,7 @@ _MODEL_STYLE = {
     "sasrec": ("sasrec", "solid"),
     "mamba2rec": ("mamba", "solid"),
     "hstu": ("hstu", "solid"),
+    "hstu_time": ("hstu", "dashed"),
     "hydra_ids": ("single", "dotted"),
     "hydra_frozen": ("single", "dashed"),
     "hydra_single": ("single", "solid"),

@@ -19,7 +19,7 @@ _DELTA = 10  # "+0.0123 ▼" and a blank
 _SHORTEST_NAME = 10
 # The first to give way where a terminal is too narrow for all models.
 _LEAST_NEEDED = (
-    *("sasrec_bce", "popularity_7d", "mamba2rec", "hstu"),
+    *("sasrec_bce", "popularity_7d", "mamba2rec", "hstu", "hstu_time"),
     *("hydra_ids", "item_knn", "hydra_frozen"),
 )
 _NOTES = {

@@ -6,7 +6,7 @@ A model trained alone sees one domain, and its items count from 0; the joint mod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pipeline.architectures import Architecture, recommender
 from pipeline.artifacts import write_json
-from pipeline.config import HydraModelConfig, ModelName
+from pipeline.config import TIMED_MODELS, HydraModelConfig, ModelName
 from pipeline.corpus import Corpus, DomainInfo
 from pipeline.evaluation import EmbeddingScorer, EvaluationConfig, rank_targets, shard
 from pipeline.examples import save_examples
@@ -134,6 +134,9 @@ class TaskData:
         self.domains: tuple[DomainInfo, ...] = tuple(
             domain for domain in self.corpus.domains if task.domain in (None, domain.name)
         )
+        self.reads_times = task.model in TIMED_MODELS
+        if self.reads_times:
+            _check_times(task.model, self.domains)
         self.first_item = self.domains[0].first_item
         self.n_items = sum(domain.n_items for domain in self.domains)
 
@@ -146,6 +149,7 @@ class TaskData:
             role,
             self.task.split.max_history,
             own_domain_only=not self.task.interleaved,
+            with_times=self.reads_times,
         )
 
     def item_texts(self) -> Tensor | None:
@@ -163,7 +167,7 @@ class TaskData:
     def build(self) -> Recommender:
         """A fresh model with weights drawn from the task's seed."""
         torch.manual_seed(self.task.seed)
-        return recommender(self.task.architecture, self.n_items, self.item_texts())
+        return recommender(self.task.model, self.task.architecture, self.n_items, self.item_texts())
 
     def rank(self, model: Recommender, domain: DomainInfo, cases: EvaluationCases) -> Ranks:
         """Where the model puts each case's target among all items of the domain."""
@@ -189,7 +193,9 @@ class TaskData:
         items = torch.arange(start, start + domain.n_items)
         model.eval()
         with torch.inference_mode():
-            users = model.encode_histories(cases.offsets, cases.history - self.first_item)
+            users = model.encode_histories(
+                cases.offsets, cases.history - self.first_item, times=cases.times
+            )
             return EmbeddingScorer(model.item_vectors(items), users)
 
 
@@ -239,7 +245,10 @@ def _fit(
 ) -> tuple[Recommender, TrainingResult]:
     model = data.build()
     names = [domain.name for domain in data.domains]
-    histories = training_histories(data.corpus, data.roles, names, interleave=data.task.interleaved)
+    histories = training_histories(
+        data.corpus, data.roles, names,
+        interleave=data.task.interleaved, with_times=data.reads_times,
+    )  # fmt: skip
     validation = _Validation(data, workers) if validated else None
     check_no_leak(data.corpus, data.roles, histories, *(validation.cases if validation else ()))
 
@@ -263,6 +272,7 @@ def _fit(
         checkpoint_dir=scratch,
         on_epoch=on_epoch,
         domain_names=names,
+        times=histories.times,
     )
     return model, result
 
@@ -345,4 +355,14 @@ def _take(cases: EvaluationCases, rows: Ints) -> EvaluationCases:
         seen_offsets=seen_offsets,
         seen=cases.seen[seen],
         targets=cases.targets[rows],
+        times=None if cases.times is None else cases.times[history],
     )
+
+
+def _check_times(model: str, domains: Sequence[DomainInfo]) -> None:
+    for domain in domains:
+        if domain.order == "sequence":
+            raise ValueError(
+                f"models: {model} reads the times of events, and the domain {domain.name} has none "
+                f"(order: sequence); leave {model} out, or take hstu"
+            )

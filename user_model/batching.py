@@ -68,6 +68,7 @@ class Batch:
         domains: int64 [T], domain of each target.
         cu_seqlens: int64 [S + 1], seams of the windows.
         first_token: global index of the first token in the batch that this is a part of.
+        times: int64 [T], unix seconds of the input items; None where no model asked for them.
     """
 
     items: Int64
@@ -75,6 +76,7 @@ class Batch:
     domains: Int64
     cu_seqlens: Int64
     first_token: int = 0
+    times: Int64 | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -92,7 +94,7 @@ class Batch:
         tokens = slice(int(seams[0]), int(seams[-1]))
         return Batch(
             self.items[tokens], self.targets[tokens], self.domains[tokens],
-            seams - seams[0], int(seams[0]),
+            seams - seams[0], int(seams[0]), None if self.times is None else self.times[tokens],
         )  # fmt: skip
 
 
@@ -134,9 +136,11 @@ class Batches:
             window with targets of several domains is drawn by the mean of theirs. An epoch keeps
             its number of targets (in expectation); at 1 it is each window once.
         seed: seed of the order.
+        times: int64 [E], unix seconds of the events, where the batches are to carry them.
 
     Raises:
-        ValueError: no row has two events, or an item lies outside the domains.
+        ValueError: no row has two events, an item lies outside the domains, or times are not one
+            an event.
     """
 
     def __init__(
@@ -149,8 +153,10 @@ class Batches:
         min_epoch_steps: int = 1,
         domain_temperature: float = 1.0,
         seed: int,
+        times: Int64 | None = None,
     ) -> None:
         self.items = np.ascontiguousarray(histories.items, dtype=np.int64)
+        self.times = times
         self.domain_starts = np.asarray(domain_starts, dtype=np.int64)
         offsets = np.asarray(histories.offsets, dtype=np.int64)
         self.windows = Windows.cut(offsets, max_history)
@@ -182,8 +188,9 @@ class Batches:
         inside = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], lengths)
         events = np.repeat(self.windows.starts[windows], lengths) + inside
         return Batch(
-            self.items[events], self.items[events + 1], self.domains[events + 1], cu_seqlens
-        )
+            self.items[events], self.items[events + 1], self.domains[events + 1], cu_seqlens,
+            times=None if self.times is None else self.times[events],
+        )  # fmt: skip
 
     def _balance(self, temperature: float) -> NDArray[np.float64]:
         """Return how often each window is drawn in an epoch, [W]."""
@@ -199,6 +206,11 @@ class Batches:
             raise ValueError(
                 "histories: no row has two events, expected an item and one that follows it; "
                 "there is nothing to train on"
+            )
+        if self.times is not None and self.times.shape != self.items.shape:
+            raise ValueError(
+                f"times: got {list(self.times.shape)}, expected {list(self.items.shape)}, one for "
+                "each event of the histories"
             )
         low, high = int(self.items.min()), int(self.items.max())
         if low < self.domain_starts[0] or high >= self.domain_starts[-1]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from user_model.batching import Int64
 from user_model.items import ItemTable
-from user_model.sequence import SequenceModel
+from user_model.sequence import SequenceModel, reads_times
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,24 @@ class Recommender(nn.Module):
         self.sequence_model = sequence_model
         self.normalise = normalise
 
-    def user_vectors(self, items_T: Tensor, cu_seqlens: Tensor) -> Tensor:
+    def user_vectors(
+        self, items_T: Tensor, cu_seqlens: Tensor, times_T: Tensor | None = None
+    ) -> Tensor:
         """Return the user's vector after each item, [T, d], as scores take it.
 
         Args:
             items_T: int64 [T], packed global item positions, oldest first.
             cu_seqlens: int64 [S + 1], seams.
+            times_T: int64 [T], unix seconds; only a model that reads times looks at them.
         """
-        return self.user_vectors_of(self.items(items_T), cu_seqlens)
+        return self.user_vectors_of(self.items(items_T), cu_seqlens, times_T)
 
-    def user_vectors_of(self, vectors_Td: Tensor, cu_seqlens: Tensor) -> Tensor:
+    def user_vectors_of(
+        self, vectors_Td: Tensor, cu_seqlens: Tensor, times_T: Tensor | None = None
+    ) -> Tensor:
         """Return the user's vectors [T, d], as scores take them, from item vectors [T, d]."""
+        if reads_times(self.sequence_model):
+            return self.scored(self.sequence_model(vectors_Td, cu_seqlens, times_T))
         model: SequenceModel = self.sequence_model
         return self.scored(model(vectors_Td, cu_seqlens))
 
@@ -65,7 +72,12 @@ class Recommender(nn.Module):
 
     @torch.no_grad()
     def encode_histories(
-        self, offsets: Int64, items: Int64, *, block_tokens: int = 32768
+        self,
+        offsets: Int64,
+        items: Int64,
+        *,
+        times: Int64 | None = None,
+        block_tokens: int = 32768,
     ) -> Tensor:
         """Return each user's vector after the whole history, float32 [n, d], as scores take it.
 
@@ -74,6 +86,7 @@ class Recommender(nn.Module):
         Args:
             offsets: int64 [n + 1], where each history begins.
             items: integers [offsets[-1]], global item positions, oldest first.
+            times: int64 [offsets[-1]], unix seconds, for a model that reads times.
             block_tokens: bound on the items of a block (a single longer history passes it).
 
         Returns:
@@ -89,21 +102,26 @@ class Recommender(nn.Module):
             block = (np.asarray(offsets[:-1]) - offsets[0]) // block_tokens
             for number in np.unique(block):
                 first, last = np.searchsorted(block, [number, number + 1])
-                rows = torch.from_numpy(inverse[offsets[first] : offsets[last]]).to(device)
+                events = slice(offsets[first], offsets[last])
+                rows = torch.from_numpy(inverse[events]).to(device)
+                when = None if times is None else torch.from_numpy(times[events]).to(device)
                 seams = np.asarray(offsets[first : last + 1], dtype=np.int64) - offsets[first]
-                users[first:last] = self._last_vectors(table, rows, seams)
+                users[first:last] = self._last_vectors(table, rows, seams, when)
             return users
         finally:
             self.train(was_training)
 
-    def _last_vectors(self, table: Tensor, rows_T: Tensor, seams: Int64) -> Tensor:
+    def _last_vectors(
+        self, table: Tensor, rows_T: Tensor, seams: Int64, times_T: Tensor | None
+    ) -> Tensor:
         """Return the vectors after the last item of each history, zeros after an empty one."""
         filled = np.flatnonzero(np.diff(seams))
         users = torch.zeros(len(seams) - 1, self.items.dim)
         if len(filled):
             cu_seqlens = np.concatenate([[0], seams[filled + 1]])
             vectors = functional.embedding(rows_T, table)
-            packed = self.user_vectors_of(vectors, torch.from_numpy(cu_seqlens).to(rows_T.device))
+            on_device = torch.from_numpy(cu_seqlens).to(rows_T.device)
+            packed = self.user_vectors_of(vectors, on_device, times_T)
             users[filled] = packed[torch.from_numpy(cu_seqlens[1:] - 1)].float().cpu()
         return users
 

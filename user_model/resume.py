@@ -35,6 +35,8 @@ def training_identity(
     data = hashlib.sha256()
     for array in (batches.items, batches.windows.starts, batches.domain_starts):
         data.update(array.tobytes())
+    if batches.times is not None:
+        data.update(batches.times.tobytes())
     shapes = sorted((n, list(t.shape)) for n, t in step.model.state_dict().items())
     return {
         "config": config.model_dump(mode="json"),

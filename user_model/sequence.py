@@ -3,7 +3,7 @@
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class SequenceModel(Protocol):
@@ -12,6 +12,11 @@ class SequenceModel(Protocol):
     def __call__(self, vectors_Td: Tensor, cu_seqlens: Tensor) -> Tensor:
         """Map packed item vectors [T, d] to the user's vector after each of them [T, d]."""
         ...
+
+
+def reads_times(model: nn.Module) -> bool:
+    """Whether a model takes the times of the items, int64 [T], as a third argument."""
+    return bool(getattr(model, "reads_times", False))
 
 
 def sequence_lengths(cu_seqlens: Tensor) -> Tensor:

@@ -177,9 +177,10 @@ class TrainingStep:
             part.first_token, part.first_token + part.n_tokens, device=self.device
         )
         table_Md = self.model.items.compose(items_M, rows, key)
+        times_T = None if part.times is None else torch.from_numpy(part.times).to(self.device)
         with keyed_dropout(self.model.sequence_model, mix(tokens + mix_integers(key, 1))):
             inputs_Td = functional.embedding(given.inputs, table_Md)
-            users_Td = self.model.user_vectors_of(inputs_Td, given.cu_seqlens)
+            users_Td = self.model.user_vectors_of(inputs_Td, given.cu_seqlens, times_T)
         losses_N = sampled_loss(
             functional.embedding(given.tokens, users_Td),
             self.model.scored(table_Md),

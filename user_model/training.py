@@ -34,6 +34,7 @@ def train(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
     domain_names: Sequence[str] | None = None,
+    times: Int64 | None = None,
 ) -> TrainingResult:
     """Train `model` in place and leave the weights of the best validated epoch in it.
 
@@ -56,6 +57,7 @@ def train(
         on_epoch: told of each epoch, on every worker.
         on_step: told of each step, on every worker.
         domain_names: names of the domains for error messages.
+        times: int64 [E], unix seconds of the events, for a model that reads times.
 
     Returns:
         what came of it; the model is in evaluation mode.
@@ -70,7 +72,7 @@ def train(
     batches = Batches(
         histories, domain_starts, batch_tokens=config.batch_tokens, seed=seed,
         max_history=config.max_history, domain_temperature=config.domain_temperature,
-        min_epoch_steps=config.min_epoch_steps,
+        min_epoch_steps=config.min_epoch_steps, times=times,
     )  # fmt: skip
     if int(domain_starts[-1]) > model.items.n_items:
         raise ValueError(

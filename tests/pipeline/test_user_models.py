@@ -47,7 +47,7 @@ def folders(tmp_path_factory) -> TaskFolders:
 
 
 def task(model: str, domain: str | None, *, split: str = "strict", **architecture) -> UserModelTask:
-    part = model if model in PEERS else "user_model"
+    part = "hstu" if model == "hstu_time" else model if model in PEERS else "user_model"
     config = RunConfig.model_validate({"domains": [BOOKS], part: SMALL | architecture})
     return UserModelTask(
         model=model,
@@ -72,6 +72,7 @@ def trained(given: UserModelTask, folders: TaskFolders, output: Path) -> dict:
         ("sasrec_bce", "garden", ["garden"]),
         ("mamba2rec", "garden", ["garden"]),
         ("hstu", "garden", ["garden"]),
+        ("hstu_time", "garden", ["garden"]),
         ("hydra_ids", "books", ["books"]),
         ("hydra_joint", None, ["books", "garden"]),
     ],
@@ -160,3 +161,26 @@ def test_recipes_name_what_decides_the_weights_and_nothing_else():
     assert alone.training_recipe() == task("hydra_ids", "books").training_recipe()
     other = base.model_copy(update={"evaluation": EvaluationConfig(ks=(5, 10))})
     assert other.training_recipe() == base.training_recipe()
+
+
+def test_times_reach_the_model_that_reads_them_and_no_other(folders):
+    timed, plain = (TaskData(task(name, "garden"), folders) for name in ("hstu_time", "hstu"))
+    cases = timed.cases(timed.domains[0], "test")
+    assert plain.cases(plain.domains[0], "test").times is None
+    number = timed.corpus.domain_number("garden")
+    for row, user in enumerate(cases.users):
+        mine = slice(timed.corpus.offsets[user], timed.corpus.offsets[user + 1])
+        own = timed.corpus.event_domains[mine] == number
+        known = slice(cases.offsets[row], cases.offsets[row + 1])
+        times = timed.corpus.timestamps[mine][own][:-1]  # the last one is the target's
+        assert cases.times[known].tolist() == times[-len(cases.history[known]) :].tolist()
+
+
+def test_a_model_of_times_refuses_a_domain_without_them(tmp_path):
+    (tmp_path / "ids.txt").write_text("".join(f"{u} 1 2 3 {u % 5 + 4}\n" for u in range(1, 30)))
+    source = {"format": "ids", "path": str(tmp_path / "ids.txt")}
+    domain = DomainConfig.model_validate({"name": "books", "source": source})
+    built = build_domain(domain, tmp_path, tmp_path / "quarantine", tmp_path / "work")
+    build_corpus([built], tmp_path / "corpus")
+    with pytest.raises(ValueError, match=r"hstu_time reads .* the domain books has none"):
+        TaskData(task("hstu_time", "books"), TaskFolders(corpus=tmp_path / "corpus", vectors=None))

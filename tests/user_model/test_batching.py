@@ -150,3 +150,17 @@ def test_nothing_to_learn_and_items_outside_the_domains_raise():
         batches(rows_of([0], [1]), [0, 2])
     with pytest.raises(ValueError, match="items from 0 to 9, expected 0 to 4"):
         batches(rows_of([0, 9]), [0, 5])
+
+
+def test_batches_carry_the_times_of_their_input_items():
+    rows = rows_of([5, 6, 7], [1, 2], [9, 8, 7, 6])
+    times = np.arange(100, 109)
+    made = batches(rows, [0, 10], max_history=2, times=times)
+    batch = made.pack(np.arange(len(made.windows.lengths)))
+    where = {int(time): item for time, item in zip(times, rows.items, strict=True)}
+    assert [where[int(time)] for time in batch.times] == batch.items.tolist()
+    parts = [batch.part(rank, 2) for rank in range(2)]
+    assert np.concatenate([part.times for part in parts]).tolist() == batch.times.tolist()
+    assert batches(rows, [0, 10]).epoch(0)[0].times is None
+    with pytest.raises(ValueError, match=r"times: got \[3\], expected \[9\]"):
+        batches(rows, [0, 10], times=times[:3])

@@ -23,6 +23,7 @@ MEAN_RANK = {
     "sasrec": 95.0,
     "mamba2rec": 94.0,
     "hstu": 93.0,
+    "hstu_time": 92.5,
     "hydra_ids": 92.0,
     "hydra_frozen": 88.0,
     "hydra_single": 84.0,

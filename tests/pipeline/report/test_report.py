@@ -30,7 +30,7 @@ SECTIONS = (
 NASTY = '<script>alert("x")</script>'
 EVERY_MODEL = (
     *("popularity", "popularity_7d", "item_knn", "sasrec_bce", "sasrec", "mamba2rec"),
-    *("hstu", "hydra_ids", "hydra_frozen", "hydra_single", "hydra_joint", "oracle"),
+    *("hstu", "hstu_time", "hydra_ids", "hydra_frozen", "hydra_single", "hydra_joint", "oracle"),
 )
 _VOID = {"meta", "br", "link", "img", "input", "hr"}
 
