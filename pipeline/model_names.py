@@ -14,7 +14,7 @@ _LABELS = {
     "item_knn": "Item kNN",
     "sasrec_bce": "SASRec BCE",
     "sasrec": "SASRec",
-    "mamba2rec": "Mamba-2",
+    "mamba2rec": "Mamba 2",
     "hstu": "HSTU",
     "hstu_time": "HSTU time",
     "hydra_ids": "Hydra ids",
