@@ -1,7 +1,7 @@
 """The pipeline's own controls: joint training wins where there is something to share, only there.
 
 Each seed draws other shops, other people and other weights, so the spread over seeds holds what
-an interval over users leaves out: the luck of the weights. Six whole runs, a quarter of an hour.
+an interval over users leaves out. Six whole runs, a quarter of an hour.
 """
 
 from io import StringIO
