@@ -1,8 +1,7 @@
 #!/usr/bin/env python
 """Bring the item vectors up to the item tables: encode what is new or changed.
 
-    python jobs/refresh_embeddings.py --config configs/demo.yaml \
-        --item-llm.adapter runs/.store/item_llm-0123456789abcdef/adapter
+    python jobs/refresh_embeddings.py --config FILE --item-llm.adapter DIR
     ray job submit --working-dir . -- python jobs/refresh_embeddings.py ...
 
 The config is a run's. Its encoder must be finished: item_llm.adapter names a
