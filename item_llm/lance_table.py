@@ -22,7 +22,6 @@ PRIMARY_KEY = {b"lance-schema:unenforced-primary-key": b"true"}
 _FRAGMENTS = 64  # small files worth merging into one
 _DELETED_AT_ONCE = 100_000
 _RETRIES = 50  # of a merge whose version another writer has taken meanwhile
-_RETRY_TIME = timedelta(minutes=10)  # Lance gives up after 30 s, which a slow store may need
 
 
 class LanceTable:
@@ -91,7 +90,7 @@ class LanceTable:
             ValueError: the table then holds a key twice (it must be thrown away).
         """
         merge = self._dataset.merge_insert(self.key).when_not_matched_insert_all()
-        done = merge.conflict_retries(_RETRIES).retry_timeout(_RETRY_TIME).execute(rows)
+        done = merge.conflict_retries(_RETRIES).execute(rows)
         self._committed()
         return int(done["num_inserted_rows"])
 
@@ -103,7 +102,7 @@ class LanceTable:
         """
         merge = self._dataset.merge_insert(self.key)
         merge = merge.when_matched_update_all().when_not_matched_insert_all()
-        merge.conflict_retries(_RETRIES).retry_timeout(_RETRY_TIME).execute(rows)
+        merge.conflict_retries(_RETRIES).execute(rows)
         self._committed()
 
     def delete(self, keys: Sequence[bytes] | Sequence[str]) -> None:
