@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from item_llm.folders import fsync_path
@@ -41,7 +42,8 @@ class LocalFiles:
         for folder in folders:
             new = [mark for mark in _marks(folder, since) if mark not in self._synced]
             for mark in new:
-                fsync_path(Path(mark[0]))
+                with suppress(FileNotFoundError):  # another writer's, which gave it up just now
+                    fsync_path(Path(mark[0]))
             if new:
                 fsync_path(Path(folder))
             self._synced.update(new)
@@ -81,14 +83,16 @@ class LocalFiles:
 
 def _marks(folder: str, since: int) -> list[tuple[str, int]]:
     """Path and size of each finished file since then: Lance writes `.tmp...` and renames."""
+    marks = []
     with os.scandir(folder) as entries:
-        return [
-            (entry.path, entry.stat().st_size)
-            for entry in entries
-            if not entry.name.startswith(".tmp")
-            and entry.is_file()
-            and entry.stat().st_mtime_ns >= since
-        ]
+        for entry in entries:
+            if entry.name.startswith(".tmp") or not entry.is_file():
+                continue
+            with suppress(FileNotFoundError):  # as in `sync`
+                facts = entry.stat()
+                if facts.st_mtime_ns >= since:
+                    marks.append((entry.path, facts.st_size))
+    return marks
 
 
 def _version(path: Path) -> int:

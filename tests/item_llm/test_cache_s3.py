@@ -19,7 +19,8 @@ pytestmark = pytest.mark.skipif(
 
 FINGERPRINT = "a" * 64
 DIM = 6
-START = multiprocessing.get_context("forkserver")
+# Not "forkserver": its server, once started by another test, has an environment without the bucket.
+START = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture(scope="module")
