@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.command_line import job_parser, refused
+from pipeline.command_line import finished, job_parser
 from pipeline.config import RunConfig, load
-from pipeline.interrupts import Interrupted, interruptible, leave
 
 
 class Options(NamedTuple):
@@ -30,23 +29,16 @@ class Options(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job; returns the exit status: 0, or 2 where the user has something to mend.
+    """Run the job; returns the exit status, as `finished` does."""
+    return finished(lambda: _main(sys.argv[1:] if arguments is None else arguments))
 
-    After Ctrl-C the process ends with status 130, after SIGTERM with 143.
-    """
-    try:
-        with interruptible():
-            options = parse(sys.argv[1:] if arguments is None else arguments)
-            if options.plan:
-                plan(options)
-            else:
-                run(options)
-    except ValueError as error:
-        return refused(error)
-    except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr, flush=True)
-        leave(interrupted.status)
-    return 0
+
+def _main(arguments: Sequence[str]) -> None:
+    options = parse(arguments)
+    if options.plan:
+        plan(options)
+    else:
+        run(options)
 
 
 def run(options: Options) -> None:

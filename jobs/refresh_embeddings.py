@@ -18,29 +18,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.command_line import job_parser, refused
+from pipeline.command_line import finished, job_parser
 from pipeline.config import load
-from pipeline.interrupts import Interrupted, interruptible, leave
 
 if TYPE_CHECKING:
     from pipeline.refresh import RefreshOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job; returns the exit status: 0, or 2 where the user has something to mend.
-
-    After Ctrl-C the process ends with status 130, after SIGTERM with 143.
-    """
-    try:
-        with interruptible():
-            options, overrides = _parser().parse_known_args(arguments)
-            run(options, overrides)
-    except ValueError as error:
-        return refused(error)
-    except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr, flush=True)
-        leave(interrupted.status)
-    return 0
+    """Run the job; returns the exit status, as `finished` does."""
+    return finished(lambda: run(*_parser().parse_known_args(arguments)))
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import Any
+
+from pipeline.interrupts import Interrupted, interruptible, leave
 
 
 def job_parser(prog: str, description: str | None, **options: Any) -> argparse.ArgumentParser:
@@ -28,3 +31,19 @@ def refused(mistake: ValueError) -> int:
     """Say what the user has to mend; returns the exit status for it, 2."""
     print(f"error: {mistake}", file=sys.stderr, flush=True)
     return 2
+
+
+def finished(work: Callable[[], None]) -> int:
+    """Do a job's work; returns the exit status: 0, or 2 where the user has something to mend.
+
+    After Ctrl-C the process ends with status 130, after SIGTERM with 143.
+    """
+    try:
+        with interruptible():
+            work()
+    except ValueError as error:
+        return refused(error)
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr, flush=True)
+        leave(interrupted.status)
+    return 0

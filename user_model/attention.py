@@ -19,6 +19,19 @@ from user_model.sequence import sequence_lengths
 _BOUNDS = (0, 2, 4, 8, 16, 32, 50, 64, 100, 128, 200, 256, 512, 1024, 2048, 4096)
 
 
+def check_heads(heads: int, dim: int) -> None:
+    """See that heads share the model's width evenly.
+
+    Raises:
+        ValueError: they do not divide dim.
+    """
+    if dim % heads:
+        raise ValueError(
+            f"heads: got {heads}, expected a divisor of dim {dim}; every head has dim / heads "
+            "columns"
+        )
+
+
 @dataclass(frozen=True)
 class AttentionPlan:
     """Where each token goes: groups of padded rows, made once for a batch.

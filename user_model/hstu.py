@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from user_model.attention import AttentionPlan
+from user_model.attention import AttentionPlan, check_heads
 from user_model.dropout import TokenDropout
 from user_model.sequence import check_packed
 
@@ -38,11 +38,7 @@ class HSTUConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_heads(self) -> Self:
-        if self.dim % self.heads:
-            raise ValueError(
-                f"heads: got {self.heads}, expected a divisor of dim {self.dim}; "
-                "every head has dim / heads columns"
-            )
+        check_heads(self.heads, self.dim)
         return self
 
 

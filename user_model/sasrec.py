@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from user_model.attention import AttentionPlan, CausalSelfAttention
+from user_model.attention import AttentionPlan, CausalSelfAttention, check_heads
 from user_model.dropout import TokenDropout
 from user_model.sequence import check_packed, positions
 
@@ -37,11 +37,7 @@ class SASRecConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_heads(self) -> Self:
-        if self.dim % self.heads:
-            raise ValueError(
-                f"heads: got {self.heads}, expected a divisor of dim {self.dim}; "
-                "every head has dim / heads columns"
-            )
+        check_heads(self.heads, self.dim)
         return self
 
 

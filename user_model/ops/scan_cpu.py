@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -208,17 +209,14 @@ def _scan_backward(
     tails: Tensor | None,
     activate: bool,
 ) -> list[Tensor]:
-    """Return the gradients of the inputs from x to tails, but for cu_seqlens and offset.
-
-    An absent input's has no elements. Dense inputs keep their strides: the projection that made
-    `selected` wants them back so.
-    """
+    """Return the gradients of the inputs from x to tails, but for cu_seqlens and offset."""
     call = _Call.of(
         x, selected, dt, A, B, C, D, z, cu_seqlens, dt_bias, initial, offset, taps, bias, tails,
         activate,
     )  # fmt: skip
-    inputs = (x, selected, dt, A, B, C, D, z, dt_bias, initial, taps, bias, tails)
-    out = [x.new_empty((0,)) if value is None else results.empty_like(value) for value in inputs]
+    out = _gradients(
+        results.empty_like, x, selected, dt, A, B, C, D, z, dt_bias, initial, taps, bias, tails
+    )
     dx, dselected, ddt, dA, dB, dC, dD, dz, ddt_bias, dinitial, dtaps, dbias, dtails = out
     if selected is not None:
         dB, dC, ddt = _parts(dselected)
@@ -253,6 +251,16 @@ def _scan_backward(
     return out
 
 
+def _gradients(
+    empty_like: Callable[[Tensor], Tensor], x: Tensor, *others: Tensor | None
+) -> list[Tensor]:
+    """Return memory for the gradients of all inputs; one of no elements for an absent input.
+
+    Dense inputs keep their strides: the projection that made `selected` wants them back so.
+    """
+    return [x.new_empty((0,)) if value is None else empty_like(value) for value in (x, *others)]
+
+
 def _parts(selected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the views B, C [T, H, N] and dt [T, H] of [T, H, 2N + 1]."""
     N = selected.shape[2] // 2
@@ -267,8 +275,9 @@ def _(
     cu_seqlens: Tensor, dt_bias: Tensor | None, initial: Tensor | None, offset: Tensor | None,
     taps: Tensor | None, bias: Tensor | None, tails: Tensor | None, activate: bool,
 ) -> list[Tensor]:  # fmt: skip
-    inputs = (x, selected, dt, A, B, C, D, z, dt_bias, initial, taps, bias, tails)
-    return [x.new_empty((0,)) if value is None else torch.empty_like(value) for value in inputs]
+    return _gradients(
+        torch.empty_like, x, selected, dt, A, B, C, D, z, dt_bias, initial, taps, bias, tails
+    )
 
 
 _CU_SEQLENS, _OFFSET, _TENSORS = 8, 11, 15
