@@ -167,11 +167,17 @@ class LanceTable:
     def _create(self, metadata: dict[str, str]) -> Any:
         import lance
 
-        empty = self.schema.with_metadata(metadata).empty_table()
+        made = lance.LanceOperation.Overwrite(self.schema.with_metadata(metadata), [])
         try:
-            return lance.write_dataset(empty, self.place, mode="create")
-        except OSError:  # another writer was first (an object store has no lock)
-            return self._readable()
+            # Not write_dataset(mode="create"): of two writers at once (an object store has no
+            # lock) the second overwrites what the first has committed by then. Without retries
+            # an Overwrite is refused where a version is there already.
+            return lance.LanceDataset.commit(self.place, made, read_version=0, max_retries=0)
+        except OSError as error:
+            try:
+                return self._readable()
+            except (OSError, ValueError):
+                raise error from None
 
     def _newest(self) -> Any:
         """The newest readable version, or None where no version was ever begun."""

@@ -94,6 +94,22 @@ def test_another_width_and_an_absent_bucket_are_clear(bucket):
         EmbeddingCache.open("s3://no-such-bucket/v", FINGERPRINT, DIM)
 
 
+def commit_own(address, writer, together):
+    """One vector of its own into ten caches, each begun by all writers at the same moment."""
+    texts, vectors = made_up(3)
+    for number in range(10):
+        together.wait(60)  # not for ever, if another failed
+        cache = EmbeddingCache.open(f"{address}/{number}", FINGERPRINT, DIM)
+        cache.commit([(texts[writer : writer + 1], vectors[writer : writer + 1])])
+
+
+def test_writers_that_begin_at_once_lose_nothing(bucket):
+    together = START.Barrier(3)
+    run_all(commit_own, [(bucket, writer, together) for writer in range(3)])
+    for number in range(10):
+        assert len(EmbeddingCache.open(f"{bucket}/{number}", FINGERPRINT, DIM)) == 3
+
+
 def commit_some(address, writer):
     cache = EmbeddingCache.open(address, FINGERPRINT, DIM)
     texts, vectors = made_up(60)
@@ -102,10 +118,14 @@ def commit_some(address, writer):
 
 
 def test_three_writers_leave_no_duplicate(bucket):
-    writers = [START.Process(target=commit_some, args=(bucket, start)) for start in (0, 10, 20)]
+    run_all(commit_some, [(bucket, start) for start in (0, 10, 20)])
+    assert len(EmbeddingCache.open(bucket, FINGERPRINT, DIM)) == 60
+
+
+def run_all(work, arguments):
+    writers = [START.Process(target=work, args=given) for given in arguments]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
-    assert len(EmbeddingCache.open(bucket, FINGERPRINT, DIM)) == 60

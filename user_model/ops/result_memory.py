@@ -26,7 +26,7 @@ Buffer = NDArray[np.uint8]
 SMALLEST = 1 << 20
 # The system's large pages, where it has them: a five-hundredth of the page faults.
 _LARGE_PAGE = 1 << 21
-# A buffer is taken for a result of this part of its size or more.
+# A buffer is taken for a result that would need this part of its pages or more.
 _LEAST_USE = 2 / 3
 
 
@@ -88,6 +88,7 @@ class ResultMemory:
 
     def _fitting(self, size: int) -> Buffer | None:
         """Take out the smallest idle buffer that holds `size` bytes and not many more."""
+        size = _whole_pages(size)
         fits = [b for b in self._idle if size <= b.nbytes and b.nbytes * _LEAST_USE <= size]
         if not fits:
             return None
@@ -97,7 +98,7 @@ class ResultMemory:
 
     def _map(self, size: int) -> Buffer:
         """Map new memory; what has been idle longest makes room for it."""
-        size = -(-size // _LARGE_PAGE) * _LARGE_PAGE
+        size = _whole_pages(size)
         too_many = self._mapped + size - self._most_lent
         n_dropped = 0
         while too_many > 0 and n_dropped < len(self._idle):
@@ -115,6 +116,10 @@ class ResultMemory:
     def _drop(self, number: int) -> None:
         self._mapped -= sum(buffer.nbytes for buffer in self._idle[:number])
         del self._idle[:number]
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // _LARGE_PAGE) * _LARGE_PAGE
 
 
 results = ResultMemory()
