@@ -4,8 +4,9 @@ Each side computes the same op, y * RoPE(z) with softplus(dt + dt_bias) and D, a
 every input; the peers' scans have softplus, RoPE and product around them in torch. "bare" is y
 alone, without z. Equality first: what differs is not timed.
 
-The peers' time depends on the chunk that they are called with. CHUNKS holds two: bars are held
-against the first; the second is printed beside it.
+Each peer has a process of its own, and its own clock in it: what one frees, the allocator's trim of
+it included, is paid by nobody else. The peers' time depends on the chunk that they are called with.
+CHUNKS holds two: bars are held against the first; the second is printed beside it.
 
 "floor" is what the recurrence's multiply-adds alone would take at the machine's measured float32
 GEMM peak: two passes over the state a token forward, six backward. It tells how much of our time is
@@ -16,17 +17,20 @@ Shapes: T tokens, S sequences, L tokens a sequence, H heads, P head width, N sta
 """
 
 import contextlib
+import itertools
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from benchmarks.harness import Timing, alternate, median_ratio, rms_ratio
-from benchmarks.peers import PYTHON, PeerWorker, forward_backward, transformers_scan, whole_op
+from benchmarks.peers import PYTHON, PeerWorker, forward_backward
 from benchmarks.projections import gemm_peak
 from benchmarks.scan_report import Report, Setting, milliseconds, worst
 from user_model.ops import Plan, hydra_scan, plan
@@ -48,6 +52,21 @@ class Side(NamedTuple):
     rival: str
     chunk: int
     bare: bool
+
+
+class Peer(NamedTuple):
+    """A process that runs a peer's scan, and the name that the scan has there."""
+
+    worker: PeerWorker
+    scan: str
+
+    def run(self, *, bare: bool, chunk: int) -> Results:
+        """Return what it makes of the batch that it holds."""
+        return self.worker.run(self.scan, bare=bare, chunk=chunk)
+
+    def seconds(self, *, bare: bool, chunk: int) -> float:
+        """Return the seconds that this took, by its own clock."""
+        return self.worker.time(self.scan, bare=bare, chunk=chunk)[0]
 
 
 @dataclass(frozen=True)
@@ -105,11 +124,6 @@ class Case:
 
         return forward_backward(op, self._given(bare), self.dy)
 
-    def transformers(self, bare: bool, chunk: int) -> Results:
-        """Return what transformers' scan makes of it, in this process."""
-        op = whole_op(transformers_scan, length=self.length, chunk=chunk, turns=self.turns)
-        return forward_backward(op, self._given(bare), self.dy)
-
     def _given(self, bare: bool) -> dict[str, Tensor]:
         return {name: value for name, value in self.inputs.items() if not bare or name != "z"}
 
@@ -120,18 +134,21 @@ def scan_section(report: Report, setting: Setting) -> None:
     report.note(f"whole: y * RoPE(z); bare: y. Bars: whole, chunk {CHUNKS[0]}.")
     peak = gemm_peak(setting)
     report.note(f"float32 GEMM peak: {peak / 1e9:.1f} GFLOP/s")
+    here = Path(sys.executable)
     with contextlib.ExitStack() as stack:
-        worker = None
+        peers = {TRANSFORMERS: Peer(PeerWorker(setting.threads, here), "transformers")}
         if PYTHON.exists():
-            worker = stack.enter_context(PeerWorker(setting.threads))
+            peers = {MAMBA: Peer(PeerWorker(setting.threads), "mamba_chunk")} | peers
         else:
             why = f"no .venv-peers, so {MAMBA} was left out; run: make peers"
             report.row(why, section="scan", rival=MAMBA, skipped=why)
+        for peer in peers.values():
+            stack.enter_context(peer.worker)
         for length in setting.scan_lengths:
             case = Case.make(length, setting.sequences(length))
-            if worker is not None:
-                worker.hold(case.inputs, case.dy, length=length, turns=case.turns)
-            _compare(report, setting, case, worker, peak)
+            for peer in peers.values():
+                peer.worker.hold(case.inputs, case.dy, length=length, turns=case.turns)
+            _compare(report, setting, case, peers, peak)
 
 
 def differences(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
@@ -141,16 +158,13 @@ def differences(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> di
 
 
 def _compare(
-    report: Report, setting: Setting, case: Case, worker: PeerWorker | None, peak: float
+    report: Report, setting: Setting, case: Case, peers: Mapping[str, Peer], peak: float
 ) -> None:
-    peers: dict[str, Callable[..., Results]] = {TRANSFORMERS: case.transformers}
-    if worker is not None:
-        peers = {MAMBA: partial(worker.run, "mamba_chunk")} | peers
     L = case.length
-    if not all([_equal(report, case, peer, run) for peer, run in peers.items()]):
+    if not all([_equal(report, case, rival, peer.run) for rival, peer in peers.items()]):
         report.note(f"L={L}: not timed, for the results differ")
         return
-    seconds = _seconds(setting, case, worker)
+    seconds = _seconds(setting, case, peers)
     for side, runs in seconds.items():
         against = median_ratio(runs, seconds[Side("ours", 0, side.bare)])
         form, timing = "bare" if side.bare else "whole", Timing.of(runs)
@@ -168,17 +182,17 @@ def _compare(
         f"{floor / Timing.of(ours).median:.0%} of ours",
         section="scan", length=L, rival="floor", form="whole", median_ms=1e3 * floor,
     )  # fmt: skip
-    for peer in peers:
-        most = Timing.of(seconds[Side(peer, CHUNKS[0], False)]).median / floor
+    for rival in peers:
+        most = Timing.of(seconds[Side(rival, CHUNKS[0], False)]).median / floor
         report.row(
-            f"L={L:<5} {peer:12} over the floor {most:6.2f}x",
-            section="scan", length=L, rival=peer, over_floor=most,
+            f"L={L:<5} {rival:12} over the floor {most:6.2f}x",
+            section="scan", length=L, rival=rival, over_floor=most,
         )  # fmt: skip
-        ratio = median_ratio(seconds[Side(peer, CHUNKS[0], False)], ours)
-        report.check(f"scan L={L}: {peer} / ours", ratio, BAR, "least")
+        ratio = median_ratio(seconds[Side(rival, CHUNKS[0], False)], ours)
+        report.check(f"scan L={L}: {rival} / ours", ratio, BAR, "least")
 
 
-def _equal(report: Report, case: Case, peer: str, run: Callable[..., Results]) -> bool:
+def _equal(report: Report, case: Case, rival: str, run: Callable[..., Results]) -> bool:
     ratios: dict[str, float] = {}
     for form, bare in (("whole", False), ("bare", True)):
         ours = case.ours(bare)
@@ -187,29 +201,26 @@ def _equal(report: Report, case: Case, peer: str, run: Callable[..., Results]) -
             ratios |= {f"{name}, {form}, chunk {chunk}": ratio for name, ratio in found.items()}
     where, value = worst(ratios)
     report.row(
-        f"L={case.length:<5} {peer:12} equal: RMS ratio {value:.1e} ({where})",
-        section="scan", length=case.length, rival=peer, rms_ratio=value, worst=where,
+        f"L={case.length:<5} {rival:12} equal: RMS ratio {value:.1e} ({where})",
+        section="scan", length=case.length, rival=rival, rms_ratio=value, worst=where,
     )  # fmt: skip
-    return report.check(f"scan L={case.length}: {peer}, RMS ratio", value, TOLERANCE, "most")
+    return report.check(f"scan L={case.length}: {rival}, RMS ratio", value, TOLERANCE, "most")
 
 
-def _seconds(setting: Setting, case: Case, worker: PeerWorker | None) -> dict[Side, list[float]]:
-    """Time all sides in turn."""
+def _seconds(setting: Setting, case: Case, peers: Mapping[str, Peer]) -> dict[Side, list[float]]:
+    """Time all sides in turn, each by the clock of its own process."""
     rivals: dict[Side, Callable[[], object]] = {}
     clocked: dict[Side, list[float]] = {}
 
     def ask(side: Side) -> None:
-        assert worker is not None
-        taken = worker.time("mamba_chunk", chunk=side.chunk, bare=side.bare)
-        clocked.setdefault(side, []).extend(taken)
+        taken = peers[side.rival].seconds(chunk=side.chunk, bare=side.bare)
+        clocked.setdefault(side, []).append(taken)
 
     for bare in (False, True):
         rivals[Side("ours", 0, bare)] = partial(case.ours, bare)
-        for chunk in CHUNKS:
-            if worker is not None:
-                side = Side(MAMBA, chunk, bare)
-                rivals[side] = partial(ask, side)
-            rivals[Side(TRANSFORMERS, chunk, bare)] = partial(case.transformers, bare, chunk)
+        for chunk, rival in itertools.product(CHUNKS, peers):
+            side = Side(rival, chunk, bare)
+            rivals[side] = partial(ask, side)
     seconds = alternate({str(side): run for side, run in rivals.items()}, setting.repetitions)
     # The worker's own clock leaves out what asking costs; its first run was the warm-up.
     return {side: clocked[side][1:] if side in clocked else seconds[str(side)] for side in rivals}
