@@ -29,6 +29,8 @@ class EpochRecord:
         tokens_per_second: targets learned from in a second, over all workers.
         padding_share: share of padding in what the model computes, of the epoch's first batch
             alone, since all are packed alike; None where the model does not tell.
+        cpu_seconds: what `seconds` is of this process's CPU time, which other programs disturb
+            least; None in checkpoints from before it was recorded.
     """
 
     epoch: int
@@ -39,6 +41,7 @@ class EpochRecord:
     lr: float
     tokens_per_second: float
     padding_share: float | None = None  # absent in checkpoints from before it was recorded
+    cpu_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Progress:
         tokens: targets of the current epoch that are done.
         loss_sum: sum of their losses.
         seconds: time spent on them.
+        cpu_seconds: CPU time of this process spent on them.
         best_epoch: the epoch with the best validation so far (the last one without validation).
         best_validation: its metric.
         stale: validations since.
@@ -87,6 +91,7 @@ class Progress:
     tokens: int = 0
     loss_sum: float = 0.0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     best_epoch: int = 0
     best_validation: float | None = None
     stale: int = 0
@@ -100,10 +105,12 @@ class Progress:
         speed = self.tokens / max(self.seconds, 1e-9)
         loss = self.loss_sum / max(self.tokens, 1)
         record = EpochRecord(
-            self.epoch, self.step, loss, validation, self.seconds, lr, speed, padding_share
-        )
+            self.epoch, self.step, loss, validation, self.seconds, lr, speed, padding_share,
+            self.cpu_seconds,
+        )  # fmt: skip
         self.history.append(record)
-        self.batch, self.tokens, self.loss_sum, self.seconds = 0, 0, 0.0, 0.0
+        self.batch, self.tokens, self.loss_sum = 0, 0, 0.0
+        self.seconds, self.cpu_seconds = 0.0, 0.0
         return record, self._is_best(validation)
 
     def _is_best(self, validation: float | None) -> bool:

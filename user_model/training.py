@@ -35,6 +35,7 @@ def train(
     on_step: Callable[[StepRecord], None] | None = None,
     domain_names: Sequence[str] | None = None,
     times: Int64 | None = None,
+    until_epoch: int | None = None,
 ) -> TrainingResult:
     """Train `model` in place and leave the weights of the best validated epoch in it.
 
@@ -58,15 +59,22 @@ def train(
         on_step: told of each step, on every worker.
         domain_names: names of the domains for error messages.
         times: int64 [E], unix seconds of the events, for a model that reads times.
+        until_epoch: pause once so many epochs are done, on the schedule of `config.epochs`; the
+            next call goes on from `checkpoint_dir`. None: to the end.
 
     Returns:
         what came of it; the model is in evaluation mode.
 
     Raises:
-        ValueError: data, settings or workers do not fit together.
+        ValueError: data, settings or workers do not fit together, or a pause without checkpoints.
         NonFiniteLossError: the loss is not finite; the message names step and domains.
         CheckpointError: the checkpoint is damaged, or of another training.
     """
+    if until_epoch is not None and checkpoint_dir is None:
+        raise ValueError(
+            f"until_epoch: got {until_epoch} without checkpoint_dir, from which the next call "
+            "would go on; give a folder, or lower epochs to end there"
+        )
     workers = workers if workers is not None else Workers()
     workers.check()
     batches = Batches(
@@ -88,7 +96,7 @@ def train(
         checkpoints = TrainingCheckpoints(checkpoint_dir, identity)
     training = _Training(step, batches, checkpoints, validate, on_epoch, on_step, domain_names)
     with torch.random.fork_rng(devices=[]):
-        return training.run()
+        return training.run(until_epoch)
 
 
 class _Training:
@@ -112,11 +120,13 @@ class _Training:
         self.best: dict[str, Tensor] | None = None
         self.lr = 0.0
 
-    def run(self) -> TrainingResult:
+    def run(self, until_epoch: int | None) -> TrainingResult:
+        epochs = self.config.epochs
+        last = epochs if until_epoch is None else min(epochs, until_epoch)
         restored = self.checkpoints.load(self.step) if self.checkpoints is not None else None
         if restored is not None:
             self.progress, self.best = restored
-        while self.progress.epoch < self.config.epochs and not self._exhausted():
+        while self.progress.epoch < last and not self._exhausted():
             self._epoch()
         if self.best is not None:
             self.model.load_state_dict(self.best)
@@ -131,13 +141,14 @@ class _Training:
         epoch = self.batches.epoch(progress.epoch)
         self.model.train()
         for number in range(progress.batch, len(epoch)):
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             batch = epoch[number]
             loss = self._learn(batch, number, len(epoch))
             progress.batch, progress.step = number + 1, progress.step + 1
             progress.tokens += batch.n_tokens
             progress.loss_sum += loss * batch.n_tokens
             progress.seconds += time.perf_counter() - began
+            progress.cpu_seconds += time.process_time() - cpu_began
             self._after_step(loss, batch, last=number + 1 == len(epoch))
         padding = padding_share(self.model.sequence_model, torch.from_numpy(epoch[0].cu_seqlens))
         record, is_best = progress.close_epoch(self._validated(), self.lr, padding)

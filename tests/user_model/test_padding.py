@@ -81,10 +81,11 @@ def test_training_tells_it_of_the_first_batch_of_each_epoch(backend, circles, do
 
 
 def test_it_survives_a_checkpoint_and_older_ones_are_read():
-    progress = Progress(tokens=10, loss_sum=5.0, seconds=2.0, step=3)
+    progress = Progress(tokens=10, loss_sum=5.0, seconds=2.0, cpu_seconds=1.5, step=3)
     record, _ = progress.close_epoch(0.5, 0.01, 0.125)
-    assert record == EpochRecord(1, 3, 0.5, 0.5, 2.0, 0.01, 5.0, 0.125)
+    assert record == EpochRecord(1, 3, 0.5, 0.5, 2.0, 0.01, 5.0, 0.125, 1.5)
     fields = progress.to_json()
     assert Progress.from_json(fields).history == [record]
-    del fields["history"][0]["padding_share"]
-    assert Progress.from_json(fields).history[0].padding_share is None
+    del fields["history"][0]["padding_share"], fields["history"][0]["cpu_seconds"]
+    older = Progress.from_json(fields).history[0]
+    assert (older.padding_share, older.cpu_seconds) == (None, None)

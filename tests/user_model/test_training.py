@@ -172,6 +172,33 @@ def test_a_resumed_training_ends_with_the_same_bits(
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("name", ["hydra", "sasrec"])
+def test_epochs_one_call_each_end_with_the_bits_of_one_call(name, circles, domain_starts, tmp_path):
+    values = [0.5, 0.7, 0.6]
+    whole, paused, epochs = recommender(name), recommender(name), []
+    config = settings(epochs=3)
+    figures = iter(values)
+    expected = train(
+        whole, circles, domain_starts, config, seed=0, validate=lambda m: next(figures)
+    )
+    for number in (1, 2, 3):
+        got = train(
+            paused, circles, domain_starts, config, seed=0, checkpoint_dir=tmp_path,
+            validate=lambda m: values[len(epochs)], on_epoch=epochs.append, until_epoch=number,
+        )  # fmt: skip
+        assert (got.epochs, len(epochs)) == (number, number)
+    assert_same(weights(paused), weights(whole))
+    assert [r.loss for r in got.history] == [r.loss for r in expected.history]
+    assert [r.lr for r in got.history] == [r.lr for r in expected.history]
+    assert (got.best_epoch, got.best_validation) == (2, 0.7)
+    assert all(r.cpu_seconds > 0.0 for r in got.history)
+
+
+def test_a_pause_needs_a_folder_of_checkpoints(circles, domain_starts):
+    with pytest.raises(ValueError, match="until_epoch: got 1 without checkpoint_dir"):
+        train(recommender(), circles, domain_starts, settings(), seed=0, until_epoch=1)
+
+
 def test_a_finished_training_is_not_trained_again(circles, domain_starts, tmp_path):
     first, second, steps = recommender(), recommender(), []
     kwargs = {"seed": 0, "checkpoint_dir": tmp_path, "validate": lambda model: 1.0}
