@@ -37,7 +37,9 @@ from pipeline.prepare import CORPUS, make_corpus
 from pipeline.progress import Progress
 from pipeline.splits import assign_roles
 from pipeline.stages import StageContext
-from pipeline.user_models import WEIGHTS, TaskData, TaskFolders, UserModelTask, train_user_model
+from pipeline.task_data import TaskData
+from pipeline.user_model_task import TaskFolders, UserModelTask
+from pipeline.user_models import WEIGHTS, train_user_model
 from user_model import Workers
 from user_model.checkpoint import load_weights
 

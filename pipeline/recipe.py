@@ -22,7 +22,7 @@ from pipeline.config import BASELINES, JOINT_MODELS, TEXT_MODELS, ModelName, Run
 from pipeline.model_names import ORACLE
 from pipeline.sources.simulated import has_oracle
 from pipeline.stages import Stage, StageContext
-from pipeline.user_models import UserModelTask
+from pipeline.user_model_task import UserModelTask
 from pipeline.workers.neighbours import neighbours_on_cluster
 from pipeline.workers.user_model import rank_on_cluster, train_on_cluster
 

@@ -7,14 +7,9 @@ from typing import Any
 
 from pipeline.prepare import CORPUS
 from pipeline.stages import StageContext
-from pipeline.user_models import (
-    WEIGHTS,
-    TaskData,
-    TaskFolders,
-    UserModelTask,
-    rank_with_user_model,
-    train_user_model,
-)
+from pipeline.task_data import TaskData
+from pipeline.user_model_task import TaskFolders, UserModelTask
+from pipeline.user_models import WEIGHTS, rank_with_user_model, train_user_model
 from pipeline.workers.cluster import ComputeConfig
 from pipeline.workers.launch import Member, run_in_group, run_in_one_worker
 from pipeline.workers.progress_board import Reporter

@@ -15,15 +15,9 @@ from pipeline.examples import load_examples
 from pipeline.histories import TRAIN, VALIDATION
 from pipeline.ranks_file import load_ranks
 from pipeline.splits import SplitConfig
-from pipeline.user_models import (
-    CURVE,
-    WEIGHTS,
-    TaskData,
-    TaskFolders,
-    UserModelTask,
-    rank_with_user_model,
-    train_user_model,
-)
+from pipeline.task_data import TaskData
+from pipeline.user_model_task import TaskFolders, UserModelTask
+from pipeline.user_models import CURVE, WEIGHTS, rank_with_user_model, train_user_model
 from user_model import Workers
 
 TRAINING = {"epochs": 2, "negatives": 16, "batch_tokens": 512, "warmup_steps": 2}

@@ -1,0 +1,86 @@
+"""What one user model's training and ranking are asked for: names, settings and folders.
+
+A task names the model (hydra_joint, sasrec ...), the domains it sees, and the folders it reads.
+A model trained alone sees one domain, and its items count from 0; the joint model sees all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.architectures import Architecture
+from pipeline.config import HydraModelConfig, ModelName
+from pipeline.evaluation import EvaluationConfig
+from pipeline.splits import SplitConfig
+from user_model import TrainingConfig
+
+
+class UserModelTask(BaseModel):
+    """One model to train and to rank with.
+
+    Attributes:
+        model: Its name in the results.
+        domain: The one domain it is trained on, or None for all of them together.
+        split: Which events train, choose and test.
+        architecture: The model and its training.
+        evaluation: How it is ranked.
+        seed: Of weights, batches and negatives.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: ModelName
+    domain: str | None
+    split: SplitConfig
+    architecture: Architecture
+    evaluation: EvaluationConfig
+    seed: int
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The training settings that count for this task."""
+        if self.domain is None and isinstance(self.architecture, HydraModelConfig):
+            return self.architecture.joint_training()
+        return self.architecture.training
+
+    @property
+    def interleaved(self) -> bool:
+        """Whether a history holds events of several domains."""
+        architecture = self.architecture
+        return (
+            self.domain is None
+            and isinstance(architecture, HydraModelConfig)
+            and architecture.interleave
+        )
+
+    def training_recipe(self) -> dict[str, Any]:
+        """What decides the trained weights, beside the corpus and the vectors."""
+        architecture = self.architecture.model_dump(
+            mode="json", exclude={"training", "joint", "backend", "interleave"}
+        )
+        return {
+            "model": self.model,
+            "domain": self.domain,
+            "interleaved": self.interleaved,
+            "split": self.split.model_dump(mode="json"),
+            "architecture": architecture,
+            "training": self.training.model_dump(mode="json", exclude={"checkpoint_steps"}),
+            "mask_seen": self.evaluation.mask_seen,
+            "seed": self.seed,
+        }
+
+    def ranking_recipe(self) -> dict[str, Any]:
+        """What decides the ranks, beside the weights: not the cut-offs, not the block size."""
+        return {"model": self.model, "mask_seen": self.evaluation.mask_seen}
+
+
+class TaskFolders(BaseModel):
+    """Where a task's inputs stand: the corpus and, for models with text, the item vectors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    corpus: Path
+    vectors: Path | None
