@@ -1,0 +1,71 @@
+"""A race as one SVG: NDCG against seconds of training, and against parameters."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "time_to_quality", "font.size": 9}
+_REFERENCES = {"sasrec_bce": "#8a4b08", "sasrec_ss": "#b3261e"}
+_HYDRAS = "viridis"
+
+
+def chart(records: Sequence[Mapping[str, Any]], title: str) -> str:
+    """Draw the curves and the frontier.
+
+    Args:
+        records: of cells with a curve.
+        title: above the two panels.
+
+    Returns:
+        An SVG document; equal records give equal bytes.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    colours = _colours(records)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(10, 4.4), layout="constrained")
+        figure.suptitle(title, fontsize=10)
+        curves, frontier = figure.subplots(1, 2, sharey=True)
+        for record in records:
+            _draw(curves, frontier, record, colours[record["name"]])
+        curves.set_xscale("log")
+        curves.set_xlabel("seconds of training, without validation")
+        curves.set_ylabel("validation NDCG@10")
+        curves.legend(fontsize=7.5, frameon=False)
+        frontier.set_xscale("log")
+        frontier.set_xlabel("parameters beside the item embedding")
+        frontier.set_title("the best of each", loc="left", fontsize=9)
+        for axis in (curves, frontier):
+            axis.grid(color="#dddddd", linewidth=0.6)
+            axis.spines[["top", "right"]].set_visible(False)
+        buffer = io.StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=nothing)
+    return buffer.getvalue()
+
+
+def _draw(curves: Any, frontier: Any, record: Mapping[str, Any], colour: str) -> None:
+    points, dash = record["curve"], "--" if record["kind"] in _REFERENCES else "-"
+    seconds, quality = [p["seconds"] for p in points], [p["ndcg@10"] for p in points]
+    curves.plot(seconds, quality, dash, color=colour, linewidth=1.5, label=record["name"])
+    best = record["best"]
+    size = record["parameters"]["non_embedding"]
+    frontier.plot(size, best["ndcg@10"], "o", color=colour)
+    frontier.annotate(
+        record["name"], (size, best["ndcg@10"]), xytext=(5, 4), textcoords="offset points",
+        fontsize=7,
+    )  # fmt: skip
+
+
+def _colours(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The references' own colours; Hydras from dark to light as they grow."""
+    import matplotlib
+    from matplotlib.colors import to_hex
+
+    others = [r["name"] for r in records if r["kind"] not in _REFERENCES]
+    scale = matplotlib.colormaps[_HYDRAS]
+    shades = {n: to_hex(scale(0.9 * i / max(len(others), 1))) for i, n in enumerate(others)}
+    return {r["name"]: shades.get(r["name"], _REFERENCES.get(r["kind"], "")) for r in records}

@@ -1,0 +1,158 @@
+"""Curves to figures, by hand: when a quality is reached, with what, and what the page says."""
+
+import math
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from benchmarks.quality_chart import chart
+from benchmarks.quality_page import publish, section, table, with_section
+from benchmarks.quality_summary import checks, reached, row, targets
+from pipeline.artifacts import read_json
+
+
+def record(name, non_embedding, ndcg, seconds_an_epoch, state="schedule ended"):
+    """A cell whose CPU time is half of its seconds."""
+    curve = [
+        {
+            "epoch": number,
+            "ndcg@10": value,
+            "seconds": number * seconds_an_epoch,
+            "cpu_seconds": number * seconds_an_epoch / 2,
+        }
+        for number, value in enumerate(ndcg, start=1)
+    ]
+    best = max(curve, key=lambda point: point["ndcg@10"], default={"epoch": 0, "ndcg@10": 0.0})
+    return {
+        "name": name,
+        "kind": name.partition(":")[0],
+        "parameters": {"total": non_embedding + 1000, "non_embedding": non_embedding},
+        "config": {"training": {"epochs": 4}},
+        "state": state,
+        "best": {"epoch": best["epoch"], "ndcg@10": best["ndcg@10"], "test_ndcg@10": 0.01},
+        "curve": curve,
+        "seed": 0,
+        "threads": 1,
+        "hardware": {"cores": 2, "machine": "x86_64"},
+        "data": {
+            "name": "tiny",
+            "users": 3,
+            "items": 4,
+            "interactions": 12,
+            "split": {"max_history": 50},
+        },
+    }
+
+
+BCE = record("sasrec_bce", 1000, [0.10, 0.20, 0.195, 0.18], 10.0)
+STRONG = record("sasrec_ss", 600, [0.15, 0.30, 0.40, 0.38], 8.0)
+TOO_WEAK = record("hydra:dim=8", 50, [0.05, 0.10, 0.15, 0.19], 1.0)
+SMALL = record("hydra:dim=16", 100, [0.15, 0.19, 0.25, 0.26], 0.5)
+LARGE = record("hydra:dim=64", 900, [0.20, 0.30, 0.41, 0.42], 4.0)
+RACE = [BCE, STRONG, TOO_WEAK, SMALL, LARGE]
+
+
+def test_a_quality_is_reached_at_the_first_epoch_that_has_it():
+    assert reached(BCE, 0.2)["epoch"] == 2
+    assert reached(BCE, 0.1)["epoch"] == 1
+    assert reached(BCE, 0.21) is None
+    dips = record("hydra", 1, [0.3, 0.1, 0.4], 1.0)
+    assert reached(dips, 0.2)["epoch"] == 1
+
+
+def test_targets_are_each_sasrecs_own_best():
+    assert [(t.name, t.ndcg) for t in targets(RACE)] == [
+        ("sasrec_bce", 0.2),
+        ("sasrec_bce_95%", pytest.approx(0.19)),
+        ("sasrec_ss", 0.4),
+    ]
+    assert targets([SMALL, record("sasrec_bce", 1000, [], 1.0)]) == []
+
+
+def test_a_row_has_seconds_and_shares_of_what_the_reference_needed():
+    figures = row(SMALL, targets(RACE))
+    # BCE's best .2 at its epoch 2, 20 s; SMALL has .25 at epoch 3, 1.5 s.
+    assert figures["sasrec_bce_seconds"] == 1.5
+    assert figures["sasrec_bce_cpu_seconds"] == 0.75
+    assert figures["sasrec_bce_seconds_share"] == pytest.approx(0.075)
+    # 95% of it, .19: BCE at epoch 2, SMALL at epoch 2, 1 s.
+    assert figures["sasrec_bce_95%_seconds_share"] == pytest.approx(0.05)
+    assert figures["sasrec_ss_seconds"] is None
+    assert figures["sasrec_ss_seconds_share"] is None
+    assert (figures["parameters"], figures["non_embedding"]) == (1100, 100)
+    assert row(BCE, targets(RACE))["sasrec_bce_seconds_share"] == 1.0
+
+
+def test_bars_hold_the_smallest_that_reaches_it_and_the_fastest_that_is_small():
+    size, time, strong = checks(RACE)
+    assert (size.value, size.bar, size.ok) == (0.1, 0.11, True)  # SMALL: TOO_WEAK never reaches it
+    assert (time.value, time.ok) == (pytest.approx(0.075), False)  # SMALL: LARGE is too large
+    assert (strong.value, strong.ok) == (0.5, True)  # LARGE: 12 s of 24
+
+
+def test_what_no_hydra_reaches_meets_no_bar():
+    size, time, strong = checks([BCE, STRONG, TOO_WEAK])
+    assert all(math.isnan(check.value) and not check.ok for check in (size, time, strong))
+    size, time, _ = checks([BCE, STRONG, LARGE])
+    assert (size.value, size.ok) == (0.9, False)
+    assert math.isnan(time.value)
+
+
+def test_without_a_sasrec_or_a_hydra_there_is_nothing_to_compare():
+    assert checks([SMALL]) == []
+    assert checks([BCE, STRONG]) == []
+    assert len(checks([BCE, SMALL])) == 2
+
+
+def test_the_table_dashes_what_was_not_reached():
+    rows = [row(r, targets(RACE)) for r in RACE]
+    lines = table(rows)
+    assert len(lines) == 2 + len(RACE)
+    assert lines[0].count("|") == lines[2].count("|")
+    small = [cell.strip() for cell in lines[5].strip("|").split("|")]
+    assert small == [
+        "`hydra:dim=16`", "1,100", "100", "4 of 4", "0.50", "0.2600 (4)", "0.0100",
+        "1.5 (7.5%; 7.5%)", "1.0 (5.0%; 5.0%)", "-",
+    ]  # fmt: skip
+
+
+def test_a_section_names_what_did_not_end_and_which_bar_was_missed():
+    records = [record("sasrec_bce", 1000, [0.1, 0.2], 10.0, state="training"), SMALL]
+    rows = [row(r, targets(records)) for r in records]
+    text = section("race", records, rows, checks(records), "python -m benchmarks.time_to_quality")
+    assert "Not trained to their end: `sasrec_bce` (2 of 4 epochs)." in text
+    assert "non-embedding parameters / its: **0.1** (bar 0.11, met)" in text
+    assert "seconds / SASRec BCE's: **0.075** (bar 0.07, **missed**)" in text
+    rows = [row(r, targets(RACE)) for r in RACE]
+    assert "Not trained to their end" not in section("race", RACE, rows, [], "x")
+
+
+def test_only_its_own_section_of_the_page_is_replaced():
+    page = with_section("# Results\n\n## Mine\n\nkept\n", "race", "first")
+    page = with_section(page, "other", r"another \1")
+    again = with_section(page, "race", r"second \g<0>")
+    assert again == page.replace("first", r"second \g<0>")
+    assert again.startswith("# Results\n\n## Mine\n\nkept\n\n<!-- race: begin, generated -->")
+
+
+def test_it_is_published_twice_alike(tmp_path):
+    rows = [row(r, targets(RACE)) for r in RACE]
+    both = []
+    for _ in range(2):
+        publish(tmp_path, RACE, rows, checks(RACE), "the command")
+        written = [path for path in tmp_path.rglob("*") if path.is_file()]
+        both.append({path.name: path.read_bytes() for path in written})
+    files = both[0]
+    assert both[1] == files
+    assert sorted(files) == ["results.md", "time_to_quality_tiny.json", "time_to_quality_tiny.svg"]
+    kept = read_json(tmp_path / "results" / "time_to_quality_tiny.json")
+    assert kept["command"] == "the command"
+    assert kept["cells"] == RACE
+    assert "](results/time_to_quality_tiny.svg)" in files["results.md"].decode()
+
+
+def test_the_chart_names_every_model_in_both_panels():
+    root = ET.fromstring(chart(RACE, "tiny"))
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert all(texts.count(r["name"]) == 2 for r in RACE)
+    assert "tiny" in texts
