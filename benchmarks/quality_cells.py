@@ -76,11 +76,12 @@ class Cell:
         # More than one point where the process was killed between checkpoint and file.
         self.record["curve"] = _curve(result.history)
         self.record["state"] = self._state(result)
-        self.record["best"] = {
-            "epoch": result.best_epoch,
-            "ndcg@10": result.best_validation,
-            "test_ndcg@10": None,
-        }
+        if result.best_validation is not None:
+            self.record["best"] = {
+                "epoch": result.best_epoch,
+                "ndcg@10": result.best_validation,
+                "test_ndcg@10": None,
+            }
         write_json(self._file, self.record)
         last: dict[str, Any] = self.record["curve"][-1]
         return last

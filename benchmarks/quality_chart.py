@@ -11,12 +11,13 @@ _REFERENCES = {"sasrec_bce": "#8a4b08", "sasrec_ss": "#b3261e"}
 _HYDRAS = "viridis"
 
 
-def chart(records: Sequence[Mapping[str, Any]], title: str) -> str:
+def chart(records: Sequence[Mapping[str, Any]], title: str, clock: str = "seconds") -> str:
     """Draw the curves and the frontier.
 
     Args:
-        records: of cells with a curve.
+        records: of cells that were validated.
         title: above the two panels.
+        clock: seconds or cpu_seconds.
 
     Returns:
         An SVG document; equal records give equal bytes.
@@ -30,9 +31,10 @@ def chart(records: Sequence[Mapping[str, Any]], title: str) -> str:
         figure.suptitle(title, fontsize=10)
         curves, frontier = figure.subplots(1, 2, sharey=True)
         for record in records:
-            _draw(curves, frontier, record, colours[record["name"]])
+            _draw(curves, frontier, record, colours[record["name"]], clock)
         curves.set_xscale("log")
-        curves.set_xlabel("seconds of training, without validation")
+        unit = "seconds" if clock == "seconds" else "CPU seconds"
+        curves.set_xlabel(f"{unit} of training, without validation")
         curves.set_ylabel("validation NDCG@10")
         curves.legend(fontsize=7.5, frameon=False)
         frontier.set_xscale("log")
@@ -47,9 +49,10 @@ def chart(records: Sequence[Mapping[str, Any]], title: str) -> str:
     return buffer.getvalue()
 
 
-def _draw(curves: Any, frontier: Any, record: Mapping[str, Any], colour: str) -> None:
-    points, dash = record["curve"], "--" if record["kind"] in _REFERENCES else "-"
-    seconds, quality = [p["seconds"] for p in points], [p["ndcg@10"] for p in points]
+def _draw(curves: Any, frontier: Any, record: Mapping[str, Any], colour: str, clock: str) -> None:
+    points = [point for point in record["curve"] if point["ndcg@10"] is not None]
+    dash = "--" if record["kind"] in _REFERENCES else "-"
+    seconds, quality = [p[clock] for p in points], [p["ndcg@10"] for p in points]
     curves.plot(seconds, quality, dash, color=colour, linewidth=1.5, label=record["name"])
     best = record["best"]
     size = record["parameters"]["non_embedding"]

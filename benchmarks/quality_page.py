@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.harness import Check
 from benchmarks.quality_chart import chart
+from benchmarks.quality_summary import Clock
 from pipeline.artifacts import write_json, write_text
 
 Row = Mapping[str, Any]
@@ -26,6 +27,7 @@ def publish(
     rows: Sequence[Row],
     checks: Sequence[Check],
     command: str,
+    clock: Clock = "seconds",
 ) -> None:
     """Write results/NAME.json and results/NAME.svg below `docs`, and the section of results.md.
 
@@ -35,13 +37,14 @@ def publish(
         rows: of the summary, one a record.
         checks: figures with bars.
         command: that made them.
+        clock: that the bars and the chart count.
     """
     name = f"time_to_quality_{records[0]['data']['name']}"
     write_json(
         docs / "results" / f"{name}.json", {"command": command, "rows": rows, "cells": records}
     )
     title = f"{records[0]['data']['name']}, strict split, seed {records[0]['seed']}"
-    write_text(docs / "results" / f"{name}.svg", chart(records, title))
+    write_text(docs / "results" / f"{name}.svg", chart(records, title, clock))
     page = docs / "results.md"
     before = page.read_text(encoding="utf-8") if page.exists() else _HEAD
     text = section(name, records, rows, checks, command)

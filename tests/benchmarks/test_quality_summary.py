@@ -60,6 +60,16 @@ def test_a_quality_is_reached_at_the_first_epoch_that_has_it():
     assert reached(dips, 0.2)["epoch"] == 1
 
 
+def test_an_epoch_that_was_not_validated_reaches_nothing():
+    gaps = record("sasrec_bce", 1000, [0.1, 0.2], 10.0)
+    gaps["curve"].insert(0, {"epoch": 0, "ndcg@10": None, "seconds": 1.0, "cpu_seconds": 1.0})
+    assert reached(gaps, 0.05)["epoch"] == 1
+    assert row(gaps, targets([gaps]))["sasrec_bce_seconds"] == 20.0
+    assert "sasrec_bce" in chart([gaps, SMALL], "tiny")
+    gaps["curve"] = gaps["curve"][:1]
+    assert targets([gaps]) == []
+
+
 def test_targets_are_each_sasrecs_own_best():
     assert [(t.name, t.ndcg) for t in targets(RACE)] == [
         ("sasrec_bce", 0.2),
@@ -88,6 +98,15 @@ def test_bars_hold_the_smallest_that_reaches_it_and_the_fastest_that_is_small():
     assert (size.value, size.bar, size.ok) == (0.1, 0.11, True)  # SMALL: TOO_WEAK never reaches it
     assert (time.value, time.ok) == (pytest.approx(0.075), False)  # SMALL: LARGE is too large
     assert (strong.value, strong.ok) == (0.5, True)  # LARGE: 12 s of 24
+
+
+def test_bars_count_the_clock_that_was_asked_for():
+    slow = record("hydra:dim=16", 100, [0.15, 0.19, 0.25, 0.26], 0.5)
+    slow["curve"] = [{**p, "cpu_seconds": p["seconds"] / 4} for p in slow["curve"]]
+    _, time = checks([BCE, slow])
+    _, cpu = checks([BCE, slow], "cpu_seconds")
+    assert (time.value, cpu.value) == (pytest.approx(0.075), pytest.approx(0.0375))
+    assert "of them: CPU seconds / SASRec BCE's" in cpu.name
 
 
 def test_what_no_hydra_reaches_meets_no_bar():
