@@ -69,6 +69,7 @@ class Batch:
         cu_seqlens: int64 [S + 1], seams of the windows.
         first_token: global index of the first token in the batch that this is a part of.
         times: int64 [T], unix seconds of the input items; None where no model asked for them.
+        last_only: whether only the last target of each window is learned from.
     """
 
     items: Int64
@@ -77,11 +78,22 @@ class Batch:
     cu_seqlens: Int64
     first_token: int = 0
     times: Int64 | None = None
+    last_only: bool = False
 
     @property
     def n_tokens(self) -> int:
         """Number of tokens T."""
         return len(self.items)
+
+    @property
+    def learned(self) -> Int64:
+        """The tokens whose targets are learned from, int64 [n_targets], ascending."""
+        return self.cu_seqlens[1:] - 1 if self.last_only else np.arange(self.n_tokens)
+
+    @property
+    def n_targets(self) -> int:
+        """Number of targets that are learned from."""
+        return len(self.cu_seqlens) - 1 if self.last_only else self.n_tokens
 
     def part(self, rank: int, size: int) -> "Batch":
         """Return the windows of worker `rank` of `size`: contiguous, nearly equal in tokens.
@@ -95,6 +107,7 @@ class Batch:
         return Batch(
             self.items[tokens], self.targets[tokens], self.domains[tokens],
             seams - seams[0], int(seams[0]), None if self.times is None else self.times[tokens],
+            self.last_only,
         )  # fmt: skip
 
 
@@ -137,6 +150,7 @@ class Batches:
             its number of targets (in expectation); at 1 it is each window once.
         seed: seed of the order.
         times: int64 [E], unix seconds of the events, where the batches are to carry them.
+        last_only: learn from the last target of each window alone.
 
     Raises:
         ValueError: no row has two events, an item lies outside the domains, or times are not one
@@ -154,9 +168,10 @@ class Batches:
         domain_temperature: float = 1.0,
         seed: int,
         times: Int64 | None = None,
+        last_only: bool = False,
     ) -> None:
         self.items = np.ascontiguousarray(histories.items, dtype=np.int64)
-        self.times = times
+        self.times, self.last_only = times, last_only
         self.domain_starts = np.asarray(domain_starts, dtype=np.int64)
         offsets = np.asarray(histories.offsets, dtype=np.int64)
         self.windows = Windows.cut(offsets, max_history)
@@ -169,6 +184,11 @@ class Batches:
     def n_targets(self) -> int:
         """Targets of an epoch (in expectation, where domain_temperature is not 1)."""
         return int(self.windows.lengths.sum())
+
+    def learned_targets(self) -> Int64:
+        """Return every target that is learned from, each window once, int64 [any]."""
+        everything = self.pack(np.arange(len(self.windows.lengths)))
+        return everything.targets[everything.learned]
 
     def epoch(self, number: int) -> EpochBatches:
         """Return the batches of epoch `number`, the same for the same (seed, number)."""
@@ -190,6 +210,7 @@ class Batches:
         return Batch(
             self.items[events], self.items[events + 1], self.domains[events + 1], cu_seqlens,
             times=None if self.times is None else self.times[events],
+            last_only=self.last_only,
         )  # fmt: skip
 
     def _balance(self, temperature: float) -> NDArray[np.float64]:

@@ -1,5 +1,9 @@
 """Sampled negatives from the target's own domain, shared by tiles of positions.
 
+Each negative is drawn uniformly, by popularity (from the training events), or from the targets of
+the very batch; shares of the config say how many of each, and the chance of each item in such a
+draw is what logQ corrects by (Bengio and Senecal 2008; in-batch: Yi et al., RecSys 2019).
+
 Positions of a global batch are ordered by the domain of their target and cut into tiles; a tile
 has one draw of K items of that domain. Draws depend on (seed, epoch, step, tile), never on the
 worker that uses them.  512 negatives are the paper's [P]; sharing a draw is our choice [D].
@@ -25,7 +29,7 @@ class Tiles:
     Attributes:
         items: int64 [G, K], the negatives of each tile.
         tokens: int64 [G x tile], the token in each slot; 0 in a slot that holds none.
-        slots: int64 [T], the slot of each token.
+        slots: int64 [n], the slot of each token that is learned from.
     """
 
     items: Int64
@@ -45,6 +49,7 @@ class NegativeSampler:
         count: negatives K of a tile.
         tile: positions that share a draw.
         popularity_share: share of the draws by popularity.
+        in_batch_share: share of the draws from the targets of the batch.
         seed: seed of the draws.
     """
 
@@ -54,6 +59,7 @@ class NegativeSampler:
     count: int
     tile: int
     popularity_share: float
+    in_batch_share: float
     seed: int
 
     @classmethod
@@ -66,53 +72,85 @@ class NegativeSampler:
         tile: int,
         popularity_share: float,
         seed: int,
+        in_batch_share: float = 0.0,
+        targets: Int64 | None = None,
     ) -> Self:
-        """Make a sampler from the training events, int64 [E] global item positions."""
-        popularity = np.bincount(items, minlength=int(domain_starts[-1])).astype(np.float64)
+        """Make a sampler.
+
+        Args:
+            items: int64 [E], global item positions of the training events.
+            domain_starts: int64 [D + 1].
+            count: negatives K of a tile.
+            tile: positions that share a draw.
+            popularity_share: share of the draws by popularity.
+            seed: seed of the draws.
+            in_batch_share: share of the draws from the batch's targets.
+            targets: int64 [any], all targets of training; needed where in_batch_share is above 0.
+        """
         sizes = np.diff(domain_starts)
         events = np.sort(items)
-        cuts = np.searchsorted(events, domain_starts)
-        totals = np.diff(cuts)
-        domain = np.repeat(np.arange(len(sizes)), sizes)
-        by_popularity = popularity / np.maximum(totals, 1)[domain]
-        share = np.where(totals > 0, popularity_share, 0.0)[domain]
-        probabilities = (1.0 - share) / sizes[domain] + share * by_popularity
-        parts = tuple(np.split(events, cuts[1:-1]))
-        return cls(domain_starts, parts, probabilities, count, tile, popularity_share, seed)
+        parts = tuple(np.split(events, np.searchsorted(events, domain_starts)[1:-1]))
+        probabilities = np.repeat(1.0 / np.maximum(sizes, 1), sizes)
+        mixed = [(popularity_share, items)]
+        if targets is not None:
+            mixed.append((in_batch_share, targets))
+        uniform = probabilities.copy()
+        for share, drawn_from in mixed:
+            frequency, known = _frequencies(drawn_from, domain_starts)
+            probabilities += np.where(known, share * (frequency - uniform), 0.0)
+        return cls(
+            domain_starts, parts, probabilities, count, tile, popularity_share, in_batch_share, seed
+        )
 
     def tiles(self, batch: Batch, part: Batch, epoch: int, step: int) -> Tiles:
         """Lay out the tokens of `part`, one worker's piece of the global `batch`."""
-        order = np.argsort(batch.domains, kind="stable")
-        sizes = np.bincount(batch.domains, minlength=len(self.domain_starts) - 1)
+        learned = batch.learned
+        domains = batch.domains[learned]
+        order = np.argsort(domains, kind="stable")
+        sizes = np.bincount(domains, minlength=len(self.domain_starts) - 1)
         tiles_of = -(-sizes // self.tile)
         shift = (np.cumsum(tiles_of) - tiles_of) * self.tile - (np.cumsum(sizes) - sizes)
-        slot = np.empty(batch.n_tokens, dtype=np.int64)
-        slot[order] = np.arange(batch.n_tokens) + np.repeat(shift, sizes)
-        slot = slot[part.first_token : part.first_token + part.n_tokens]
+        slot = np.empty(len(learned), dtype=np.int64)
+        slot[order] = np.arange(len(learned)) + np.repeat(shift, sizes)
+        first, last = part.first_token, part.first_token + part.n_tokens
+        slot = slot[(learned >= first) & (learned < last)]
         touched = np.zeros(int(tiles_of.sum()), dtype=bool)
         touched[slot // self.tile] = True
         local = np.cumsum(touched) - 1
         slots = local[slot // self.tile] * self.tile + slot % self.tile
         tokens = np.zeros(int(touched.sum()) * self.tile, dtype=np.int64)
-        tokens[slots] = np.arange(part.n_tokens)
-        return Tiles(self._draw(tiles_of, epoch, step)[touched], tokens, slots)
+        tokens[slots] = part.learned
+        return Tiles(self.draw(batch, epoch, step)[touched], tokens, slots)
 
     def draw(self, batch: Batch, epoch: int, step: int) -> Int64:
         """Return the negatives of all tiles of the global batch, int64 [tiles, K]."""
-        sizes = np.bincount(batch.domains, minlength=len(self.domain_starts) - 1)
-        return self._draw(-(-sizes // self.tile), epoch, step)
-
-    def _draw(self, tiles_of: Int64, epoch: int, step: int) -> Int64:
         rng = np.random.default_rng([_STREAM, self.seed, epoch, step])
-        return np.concatenate(
-            [self._draw_domain(rng, d, int(n)) for d, n in enumerate(tiles_of) if n]
-        )
+        targets, domains = batch.targets[batch.learned], batch.domains[batch.learned]
+        found = np.unique(domains)
+        return np.concatenate([self._draw_domain(rng, d, targets[domains == d]) for d in found])
 
-    def _draw_domain(self, rng: np.random.Generator, domain: int, tiles: int) -> Int64:
+    def _draw_domain(self, rng: np.random.Generator, domain: int, targets: Int64) -> Int64:
+        """Draw for a domain with these targets, at least one, in the batch: int64 [tiles, K]."""
         low, high = self.domain_starts[domain : domain + 2]
-        drawn = rng.integers(low, high, (tiles, self.count))
+        drawn = rng.integers(low, high, (-(-len(targets) // self.tile), self.count))
         events = self.events[domain]
-        if self.popularity_share == 0.0 or len(events) == 0:
+        if (self.popularity_share == 0.0 or len(events) == 0) and self.in_batch_share == 0.0:
             return drawn
-        popular = events[rng.integers(0, len(events), drawn.shape)]
-        return np.where(rng.random(drawn.shape) < self.popularity_share, popular, drawn)
+        kind = rng.random(drawn.shape)
+        if self.popularity_share > 0.0 and len(events):
+            popular = events[rng.integers(0, len(events), drawn.shape)]
+            drawn = np.where(kind < self.popularity_share, popular, drawn)
+        if self.in_batch_share > 0.0:
+            mates = targets[rng.integers(0, len(targets), drawn.shape)]
+            drawn = np.where(kind >= 1.0 - self.in_batch_share, mates, drawn)
+        return drawn
+
+
+def _frequencies(
+    items: Int64, domain_starts: Int64
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Share of each item in its domain's part of `items`, [V], and whether there is such a part."""
+    counts = np.bincount(items, minlength=int(domain_starts[-1]))
+    sums = np.concatenate([[0], np.cumsum(counts)])
+    totals = np.repeat(np.diff(sums[domain_starts]), np.diff(domain_starts))
+    return counts / np.maximum(totals, 1), totals > 0

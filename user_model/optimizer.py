@@ -129,13 +129,20 @@ class DenseAdamW:
 
 
 def learning_rate(config: TrainingConfig, step: int, progress: float) -> float:
-    """Return the rate of a step: linear warm-up, then a cosine from lr to lr x min_lr_share.
+    """Return the rate of a step: linear warm-up, then a fall from lr to lr x min_lr_share.
+
+    cosine: along half a cosine (Loshchilov and Hutter 2017, arXiv 1608.03983); linear: along a
+    line; constant: it stays lr.
 
     Args:
         config: settings.
         step: steps done before this one.
         progress: share of all epochs done, in [0, 1].
     """
-    floor = config.min_lr_share
-    cosine = floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
-    return config.lr * cosine * min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    left = {
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
+        "linear": 1.0 - progress,
+        "constant": 1.0,
+    }[config.schedule]
+    share = config.min_lr_share + (1.0 - config.min_lr_share) * left
+    return config.lr * share * min(1.0, (step + 1) / max(config.warmup_steps, 1))

@@ -1,4 +1,4 @@
-"""Checkpoints of a training in flight: weights, optimiser, best weights, and where it stands.
+"""Checkpoints of a training in flight: weights, optimiser, average, best weights, and its place.
 
 A checkpoint is a folder step-N with a manifest; the one before is removed once the new one is
 complete. The order of the data, the negatives and the dropout are functions of (seed, epoch, step),
@@ -63,6 +63,8 @@ class TrainingCheckpoints:
         optimizer = step.optimizer.state()
         if step.rows is not None:
             optimizer |= step.rows.state()
+        if step.average is not None:
+            optimizer |= step.average.state()
         files = {_MODEL: step.model.state_dict(), _OPTIMIZER: optimizer}
         if best is not None:
             files[_BEST] = best
@@ -94,6 +96,8 @@ class TrainingCheckpoints:
         step.optimizer.load_state(state)
         if step.rows is not None:
             step.rows.load_state(state)
+        if step.average is not None:
+            step.average.load_state(state)
         best = read_tensors(folder, _BEST) if (folder / _BEST).is_file() else None
         return Progress.from_json(record["progress"]), best
 

@@ -6,6 +6,7 @@ Shapes: V items of the corpus, U items of the global batch, M items of this work
 of the part, N slots (T and the holes of the tiles), d width.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from user_model.averaging import WeightAverage
 from user_model.batching import Batch, Batches, Int64
 from user_model.distributed import Workers
 from user_model.dropout import keyed_dropout, mix, mix_integers
@@ -36,7 +38,8 @@ class StepInput:
         local: int64 [M], rows of `touched` that this worker names.
         inputs: int64 [T], rows of `local`.
         positive: int64 [N], rows of `local`; negative: int64 [G, K], the same.
-        tokens: int64 [N], the token of a slot; slots: int64 [T], the slot of a token.
+        tokens: int64 [N], the token of a slot; slots: int64 [n], the slot of each of the n
+            tokens that are learned from.
         cu_seqlens: int64 [S + 1].
     """
 
@@ -96,6 +99,8 @@ class TrainingStep:
         self.sampler = NegativeSampler.build(
             batches.items, batches.domain_starts, count=loss_negatives(config),
             tile=loss_tile(config), popularity_share=config.popularity_share, seed=seed,
+            in_batch_share=config.in_batch_share,
+            targets=batches.learned_targets() if config.in_batch_share > 0.0 else None,
         )  # fmt: skip
         self.log_q = (
             torch.from_numpy(np.log(np.maximum(self.sampler.probabilities, 1e-20))).float()
@@ -110,6 +115,10 @@ class TrainingStep:
             self.dense, betas=config.betas, weight_decay=config.weight_decay
         )
         self.rows = self._row_optimizer(model.items.ids)
+        self.average: WeightAverage | None = None
+        if config.ema_decay > 0.0:
+            table = None if self.rows is None else self.rows.table
+            self.average = WeightAverage(self.dense, table, config.ema_decay)
 
     def run(self, batch: Batch, epoch: int, step: int, lr: float) -> float:
         """Learn from one global batch; return its mean loss over all workers.
@@ -122,7 +131,7 @@ class TrainingStep:
         key = mix_integers(self.seed, epoch, step)
         # Modules that draw from torch's generator repeat their draws after a resume.
         torch.manual_seed(mix_integers(key, self.workers.rank) & (2**63 - 1))
-        rows, total = self._backward(given, part, batch.n_tokens, key)
+        rows, total = self._backward(given, part, batch.n_targets, key)
         gradients = self._gradients(rows, given)
         self.workers.sum([*gradients, total])
         norm = self._clip(gradients)
@@ -130,6 +139,10 @@ class TrainingStep:
             raise NonFiniteLossError(float(total), float(norm))
         self._update(gradients, given, lr)
         return float(total)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Have the weights that count in the model: their average, if there is one."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def _row_optimizer(self, ids: nn.Parameter | None) -> RowAdamW | None:
         if ids is None or not ids.requires_grad:
@@ -152,7 +165,7 @@ class TrainingStep:
         return StepInput(*tensors)
 
     def _backward(
-        self, given: StepInput, part: Batch, n_tokens: int, key: int
+        self, given: StepInput, part: Batch, n_targets: int, key: int
     ) -> tuple[Tensor | None, Tensor]:
         """Return the leaf of id rows [M, d], its gradient filled in, and this part's loss."""
         items_M = given.touched[given.local]
@@ -164,15 +177,15 @@ class TrainingStep:
             parameter.grad = None
         if part.n_tokens == 0:
             return rows, torch.zeros((), device=self.device)
-        losses_T = self._losses(given, part, items_M, rows, key)
-        total = losses_T.sum() / n_tokens
+        losses_n = self._losses(given, part, items_M, rows, key)
+        total = losses_n.sum() / n_targets
         total.backward()
         return rows, total.detach()
 
     def _losses(
         self, given: StepInput, part: Batch, items_M: Tensor, rows: Tensor | None, key: int
     ) -> Tensor:
-        """Return the loss of each token, [T]."""
+        """Return the loss of each token that is learned from, [n]."""
         tokens = torch.arange(
             part.first_token, part.first_token + part.n_tokens, device=self.device
         )
@@ -209,9 +222,13 @@ class TrainingStep:
         return norm
 
     def _update(self, gradients: list[Tensor], given: StepInput, lr: float) -> None:
+        if self.average is not None:
+            self.average.before_step(given.touched)
         self.optimizer.step(gradients[: len(self.dense)], lr)
         if self.rows is not None:
             self.rows.step(given.touched, gradients[-1], lr)
+        if self.average is not None:
+            self.average.after_step(given.touched)
 
 
 def domains_of(batch: Batch) -> list[int]:

@@ -79,6 +79,7 @@ def train(
     workers.check()
     batches = Batches(
         histories, domain_starts, batch_tokens=config.batch_tokens, seed=seed,
+        last_only=config.positions == "last",
         max_history=config.max_history, domain_temperature=config.domain_temperature,
         min_epoch_steps=config.min_epoch_steps, times=times,
     )  # fmt: skip
@@ -130,6 +131,8 @@ class _Training:
             self._epoch()
         if self.best is not None:
             self.model.load_state_dict(self.best)
+        elif self.step.average is not None:
+            self.step.average.keep()
         self.model.eval()
         return self.progress.result(stopped_early=self._exhausted())
 
@@ -145,15 +148,16 @@ class _Training:
             batch = epoch[number]
             loss = self._learn(batch, number, len(epoch))
             progress.batch, progress.step = number + 1, progress.step + 1
-            progress.tokens += batch.n_tokens
-            progress.loss_sum += loss * batch.n_tokens
+            progress.tokens += batch.n_targets
+            progress.loss_sum += loss * batch.n_targets
             progress.seconds += time.perf_counter() - began
             progress.cpu_seconds += time.process_time() - cpu_began
             self._after_step(loss, batch, last=number + 1 == len(epoch))
         padding = padding_share(self.model.sequence_model, torch.from_numpy(epoch[0].cu_seqlens))
-        record, is_best = progress.close_epoch(self._validated(), self.lr, padding)
-        if is_best:
-            self.best = copy_state(self.model)
+        with self.step.averaged():
+            record, is_best = progress.close_epoch(self._validated(), self.lr, padding)
+            if is_best:
+                self.best = copy_state(self.model)
         self._save()
         if self.on_epoch is not None:
             self.on_epoch(record)

@@ -1,8 +1,8 @@
 """Settings of the training of a recommender."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TrainingConfig(BaseModel):
@@ -38,20 +38,41 @@ class TrainingConfig(BaseModel):
         0.0, ge=0.0, le=1.0,
         description="Share of the negatives drawn by popularity; the rest are uniform.",
     )  # fmt: skip
+    in_batch_share: float = Field(
+        0.0, ge=0.0, le=1.0,
+        description="Share of the negatives drawn from the targets of the batch.",
+    )  # fmt: skip
+    hard_negatives: int | None = Field(
+        None, ge=1,
+        description="Of its negatives each position is told only from so many, those with the "
+        "highest scores; null: from all.",
+    )  # fmt: skip
     log_q: bool = Field(False, description="Correct the logits by the log probability of the draw.")
+    positions: Literal["all", "last"] = Field(
+        "all", description="Targets of a window that are learned from: all, or the last alone."
+    )
     temperature: float = Field(
         0.1, gt=0.0, description="Temperature of the softmax of cosines; measured in docs/log.md."
     )
     lr: float = Field(3e-3, gt=0.0, description="Peak learning rate of AdamW.")
-    min_lr_share: float = Field(
-        0.05, ge=0.0, le=1.0, description="Where the cosine schedule ends, as a share of lr."
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="How the rate falls after the warm-up, over all epochs."
     )
+    min_lr_share: float = Field(
+        0.05, ge=0.0, le=1.0,
+        description="Where a cosine or linear schedule ends, as a share of lr.",
+    )  # fmt: skip
     warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up.")
     weight_decay: float = Field(0.01, ge=0.0, description="Decay of matrices, in AdamW.")
     id_weight_decay: float = Field(
         0.0, ge=0.0, description="Decay of the id rows that a step touches."
     )
     betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's two decay rates.")
+    ema_decay: float = Field(
+        0.0, ge=0.0, lt=1.0,
+        description="Decay of the moving average of the weights, which is what is validated and "
+        "kept; 0 = the weights themselves.",
+    )  # fmt: skip
     clip: float = Field(1.0, gt=0.0, description="Largest norm of the gradient.")
     loss: Literal["infonce", "bce"] = Field(
         "infonce", description="infonce: sampled softmax; bce: binary cross-entropy, one negative."
@@ -63,3 +84,26 @@ class TrainingConfig(BaseModel):
     checkpoint_steps: int | None = Field(
         None, ge=1, description="Steps between two checkpoints; null = at the end of each epoch."
     )
+
+    @model_validator(mode="after")
+    def _negatives_fit(self) -> Self:
+        shares = self.popularity_share + self.in_batch_share
+        if shares > 1.0:
+            raise ValueError(
+                f"popularity_share, in_batch_share: got {self.popularity_share} and "
+                f"{self.in_batch_share}, expected at most 1 together; the rest is uniform"
+            )
+        if self.hard_negatives is None:
+            return self
+        if self.hard_negatives > self.negatives:
+            raise ValueError(
+                f"hard_negatives: got {self.hard_negatives}, expected at most the "
+                f"{self.negatives} of negatives; raise negatives, from which they are chosen"
+            )
+        if self.log_q or self.loss == "bce":
+            other = "log_q: true" if self.log_q else "loss: bce"
+            raise ValueError(
+                f"hard_negatives: got {self.hard_negatives} with {other}; the chance of being the "
+                "hardest is not known, and bce has one negative; leave one of the two out"
+            )
+        return self

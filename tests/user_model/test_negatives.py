@@ -68,6 +68,50 @@ def test_items_are_drawn_as_often_as_their_probability_says(popularity_share):
     assert drawn == pytest.approx(expected, abs=0.015)
 
 
+@pytest.mark.parametrize(("popularity_share", "in_batch_share"), [(0.0, 1.0), (0.3, 0.5)])
+def test_in_batch_draws_are_the_batchs_targets(popularity_share, in_batch_share):
+    starts, items = np.array([0, 4, 6]), np.array([0, 1, 1, 2, 4, 4, 5])
+    packer = Batches(
+        _Rows(np.array([0, 4, 7]), items), starts, batch_tokens=9, max_history=None, seed=0
+    )
+    batch, targets = packer.epoch(0)[0], packer.learned_targets()
+    assert sorted(targets) == [1, 1, 2, 4, 5]
+    draws = sampler(
+        items, starts, count=20000, tile=4, popularity_share=popularity_share,
+        in_batch_share=in_batch_share, targets=targets,
+    )  # fmt: skip
+    drawn = np.bincount(draws.draw(batch, 0, 0).ravel(), minlength=6) / 20000
+    mates = np.array([0, 2 / 3, 1 / 3, 0, 1 / 2, 1 / 2])
+    popularity = np.array([1 / 4, 1 / 2, 1 / 4, 0, 2 / 3, 1 / 3])
+    uniform = np.array([0.25] * 4 + [0.5] * 2)
+    rest = 1 - in_batch_share - popularity_share
+    expected = in_batch_share * mates + popularity_share * popularity + rest * uniform
+    assert draws.probabilities == pytest.approx(expected, abs=1e-12)
+    assert drawn == pytest.approx(expected, abs=0.015)
+
+
+@pytest.mark.parametrize("in_batch_share", [0.0, 0.6])
+@pytest.mark.parametrize("last_only", [False, True])
+def test_parts_share_the_whole_batchs_draws(circles, domain_starts, in_batch_share, last_only):
+    packer = Batches(
+        circles, domain_starts, batch_tokens=200, max_history=None, seed=0, last_only=last_only
+    )
+    batch = packer.epoch(0)[0]
+    draws = sampler(
+        circles.items, domain_starts, tile=4, in_batch_share=in_batch_share,
+        targets=packer.learned_targets(),
+    )  # fmt: skip
+    whole = draws.tiles(batch, batch, 3, 4)
+    assert np.array_equal(whole.tokens[whole.slots], batch.learned)
+    assert len(whole.slots) == batch.n_targets
+    parts = [batch.part(rank, 3) for rank in range(3)]
+    tiles = [draws.tiles(batch, part, 3, 4) for part in parts]
+    for part, own in zip(parts, tiles, strict=True):
+        assert np.array_equal(own.tokens[own.slots], part.learned)
+    got = np.concatenate([t.items[t.slots // 4] for t in tiles])
+    assert np.array_equal(got, whole.items[whole.slots // 4])
+
+
 class _Rows:
     def __init__(self, offsets, items):
         self.offsets, self.items = offsets, items

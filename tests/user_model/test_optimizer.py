@@ -69,3 +69,13 @@ def test_the_rate_warms_up_and_falls_along_a_cosine():
     assert learning_rate(config, 100, 0.5) == pytest.approx(0.6)
     assert learning_rate(config, 100, 1.0) == pytest.approx(0.2)
     assert learning_rate(TrainingConfig(lr=1.0, warmup_steps=0), 0, 0.0) == 1.0
+
+
+def test_the_rate_falls_along_a_line_or_stays():
+    line = TrainingConfig(schedule="linear", lr=1.0, warmup_steps=10, min_lr_share=0.2)
+    rates = [learning_rate(line, 100, share) for share in (0.0, 0.25, 0.5, 1.0)]
+    assert rates == pytest.approx([1.0, 0.8, 0.6, 0.2])
+    level = TrainingConfig(schedule="constant", lr=1.0, warmup_steps=10, min_lr_share=0.2)
+    assert [learning_rate(level, 100, share) for share in (0.0, 0.5, 1.0)] == [1.0] * 3
+    for config in (line, level):
+        assert learning_rate(config, 4, 0.0) == pytest.approx(0.5)

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,46 @@ def test_it_learns_which_item_follows(name, loss, circles, domain_starts):
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"in_batch_share": 1.0, "log_q": True},
+        {"popularity_share": 0.5, "in_batch_share": 0.2, "log_q": True},
+        {"hard_negatives": 4},
+        {"schedule": "linear"},
+        {"schedule": "constant", "ema_decay": 0.9},
+    ],
+    ids=str,
+)
+def test_every_piece_of_the_recipe_learns(recipe, circles, domain_starts):
+    model = recommender()
+    train(model, circles, domain_starts, settings(epochs=25, **recipe), seed=0)
+    assert next_item_accuracy(model) > 0.8
+
+
+def test_with_the_last_target_alone_the_others_teach_nothing(domain_starts):
+    """Rows 0 1 2: the step from 0 to 1 has no loss, so only the draws tell 1 from the rest."""
+    rows = SimpleNamespace(offsets=np.arange(0, 121, 3), items=np.tile([0, 1, 2], 40))
+    ranks = {}
+    for positions in ("all", "last"):
+        model = recommender()
+        config = settings(epochs=10, batch_tokens=20, positions=positions)
+        result = train(model, rows, domain_starts, config, seed=0)
+        users = model.encode_histories(np.array([0, 1, 3]), np.array([0, 0, 1]))
+        with torch.no_grad():
+            scores = users @ model.item_vectors(torch.arange(30)).T
+        ranks[positions] = [
+            int((s > s[target]).sum()) for s, target in zip(scores, (1, 2), strict=True)
+        ]
+        targets = {"all": 2, "last": 1}[positions]
+        assert result.history[0].tokens_per_second == pytest.approx(
+            40 * targets / result.history[0].seconds
+        )
+    assert ranks["all"] == [0, 0]
+    assert ranks["last"][0] > 0
+    assert ranks["last"][1] == 0
+
+
 def test_text_alone_carries_items_that_training_never_saw(domain_starts, circles):
     text = torch.randn(52, 12)
     model = recommender(n_items=52, text=text)
@@ -134,12 +176,13 @@ class KilledError(Exception):
     pass
 
 
+@pytest.mark.parametrize("ema_decay", [0.0, 0.8])
 @pytest.mark.parametrize("name", ["hydra", "sasrec"])
 @pytest.mark.parametrize("killed_at", [3, 7, 8, 12])
 def test_a_resumed_training_ends_with_the_same_bits(
-    name, killed_at, circles, domain_starts, tmp_path
+    name, killed_at, ema_decay, circles, domain_starts, tmp_path
 ):
-    config = settings(epochs=3, checkpoint_steps=2)
+    config = settings(epochs=3, checkpoint_steps=2, ema_decay=ema_decay)
     values = {1: 0.5, 2: 0.7, 3: 0.6}
 
     def run(model, folder, stop_at=None):
@@ -199,11 +242,52 @@ def test_a_pause_needs_a_folder_of_checkpoints(circles, domain_starts):
         train(recommender(), circles, domain_starts, settings(), seed=0, until_epoch=1)
 
 
-def test_a_finished_training_is_not_trained_again(circles, domain_starts, tmp_path):
+def mean_of_steps(models, decay):
+    """The weighted mean of the weights after each step, the last one counting 1."""
+    shares = [decay ** (len(models) - 1 - i) for i in range(len(models))]
+    return {
+        name: sum(s * m[name].double() for s, m in zip(shares, models, strict=True)) / sum(shares)
+        for name in models[0]
+    }
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_the_average_of_the_steps_is_validated_and_kept(validated, circles, domain_starts):
+    model, steps, seen = recommender(), [], []
+    train(
+        model, circles, domain_starts, settings(epochs=2, ema_decay=0.7), seed=0,
+        on_step=lambda record: steps.append(weights(model)),
+        validate=(lambda m: seen.append(weights(m)) or len(seen)) if validated else None,
+    )  # fmt: skip
+    expected = mean_of_steps(steps, 0.7)
+    for name, tensor in weights(model).items():
+        torch.testing.assert_close(tensor.double(), expected[name], rtol=1e-5, atol=1e-6)
+    assert not torch.equal(steps[-1]["items.ids"], model.items.ids)
+    if validated:
+        assert_same(weights(model), seen[-1])
+
+
+def test_the_average_does_not_change_what_is_learned(circles, domain_starts):
+    losses = []
+    for decay in (0.0, 0.9):
+        result = train(
+            recommender(), circles, domain_starts, settings(ema_decay=decay), seed=0,
+            validate=lambda m: 1.0,
+        )  # fmt: skip
+        losses.append([record.loss for record in result.history])
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.8])
+@pytest.mark.parametrize("validate", [lambda model: 1.0, None])
+def test_a_finished_training_is_not_trained_again(
+    ema_decay, validate, circles, domain_starts, tmp_path
+):
     first, second, steps = recommender(), recommender(), []
-    kwargs = {"seed": 0, "checkpoint_dir": tmp_path, "validate": lambda model: 1.0}
-    expected = train(first, circles, domain_starts, settings(), **kwargs)
-    got = train(second, circles, domain_starts, settings(), on_step=steps.append, **kwargs)
+    kwargs = {"seed": 0, "checkpoint_dir": tmp_path, "validate": validate}
+    config = settings(ema_decay=ema_decay)
+    expected = train(first, circles, domain_starts, config, **kwargs)
+    got = train(second, circles, domain_starts, config, on_step=steps.append, **kwargs)
     assert got == expected
     assert steps == []
     assert_same(weights(first), weights(second))
