@@ -215,11 +215,13 @@ def test_a_resumed_training_ends_with_the_same_bits(
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("name", ["hydra", "sasrec"])
-def test_epochs_one_call_each_end_with_the_bits_of_one_call(name, circles, domain_starts, tmp_path):
+@pytest.mark.parametrize(("name", "ema_decay"), [("hydra", 0.0), ("hydra", 0.8), ("sasrec", 0.0)])
+def test_epochs_one_call_each_end_with_the_bits_of_one_call(
+    name, ema_decay, circles, domain_starts, tmp_path
+):
     values = [0.5, 0.7, 0.6]
     whole, paused, epochs = recommender(name), recommender(name), []
-    config = settings(epochs=3)
+    config = settings(epochs=3, ema_decay=ema_decay)
     figures = iter(values)
     expected = train(
         whole, circles, domain_starts, config, seed=0, validate=lambda m: next(figures)
