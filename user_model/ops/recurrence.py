@@ -16,9 +16,13 @@ from numba.extending import intrinsic
 from user_model.ops.lanes import CONTRACT, Vector, _splat
 from user_model.ops.lanes import lanes as lanes_of
 
-# Rows of the state that a tile keeps in registers, a vector each: with 16 registers of 32 bytes
-# (AVX2) 4 rows leave room for the operands, with 32 of 64 bytes (AVX-512) 8 do.
-TILE_ROWS = 8 if get_host_cpu_features().get("avx512f", False) else 4
+# Rows of the state that a tile keeps in registers: with 16 registers of 32 bytes (AVX2) 4 rows
+# leave room for the operands, with 32 of 64 bytes (AVX-512) 8 do.
+_AVX512 = get_host_cpu_features().get("avx512f", False)
+TILE_ROWS = 8 if _AVX512 else 4
+# Vectors of a tile's row, where the width allows. A coefficient is loaded once for both: with one,
+# AVX-512 waits for loads. AVX2 has no registers for it (a vector of ours is two of its own).
+TILE_VECTORS = 2 if _AVX512 else 1
 
 
 class _Emitter:
@@ -88,7 +92,7 @@ class _Emitter:
             self.store(value, place)
 
 
-def _tile(read_first: bool) -> Any:
+def _tile(read_first: bool, vectors: int) -> Any:
     """Make the tile that reads the state before (True) or after (False) a token enters it."""
 
     @intrinsic
@@ -102,7 +106,7 @@ def _tile(read_first: bool) -> Any:
         )  # fmt: skip
 
         def emit(context, builder, signature, arguments):
-            kind, arrays = Vector(scale), []
+            kind, arrays = Vector(scale, vectors), []
             for first in range(2, len(arguments), 3):
                 base, at, stride = arguments[first : first + 3]
                 start = builder.inttoptr(base, kind.of().element.as_pointer())
@@ -116,8 +120,37 @@ def _tile(read_first: bool) -> Any:
     return tile
 
 
-_read_then_update = _tile(read_first=True)
-_update_then_read = _tile(read_first=False)
+def _recurrence(read_first: bool) -> Any:
+    """Make the recurrence over a whole state, tile by tile."""
+    broad, narrow = _tile(read_first, TILE_VECTORS), _tile(read_first, 1)
+
+    @njit
+    def recurrence(
+        steps, scale, state, height, width, rows, rows_at, rows_stride,
+        lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
+    ):  # fmt: skip
+        one = lanes_of(scale)
+        both = TILE_VECTORS * one
+        rest = width - width % both
+        for lane in range(0, rest, both):
+            for row in range(0, height, TILE_ROWS):
+                broad(
+                    steps, scale, state, row * width + lane, width, rows, rows_at + row,
+                    rows_stride, lanes, lanes_at + lane, lanes_stride, read, read_at + row,
+                    read_stride, out, out_at + lane, out_stride,
+                )  # fmt: skip
+        for lane in range(rest, width, one):
+            for row in range(0, height, TILE_ROWS):
+                narrow(
+                    steps, scale, state, row * width + lane, width, rows, rows_at + row,
+                    rows_stride, lanes, lanes_at + lane, lanes_stride, read, read_at + row,
+                    read_stride, out, out_at + lane, out_stride,
+                )  # fmt: skip
+
+    return recurrence
+
+
+_updates_then_reads, _reads_then_updates = _recurrence(False), _recurrence(True)
 
 
 @njit
@@ -135,13 +168,10 @@ def update_then_read(
             (negative: backward).
         lanes, read, out: the same with width, height and width elements a token.
     """
-    for lane in range(0, width, lanes_of(scale)):
-        for row in range(0, height, TILE_ROWS):
-            _update_then_read(
-                steps, scale, state, row * width + lane, width, rows, rows_at + row, rows_stride,
-                lanes, lanes_at + lane, lanes_stride, read, read_at + row, read_stride,
-                out, out_at + lane, out_stride,
-            )  # fmt: skip
+    _updates_then_reads(
+        steps, scale, state, height, width, rows, rows_at, rows_stride,
+        lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
+    )  # fmt: skip
 
 
 @njit
@@ -150,10 +180,7 @@ def read_then_update(
     lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
 ):  # fmt: skip
     """Do as `update_then_read`, but read the state before token t enters it."""
-    for lane in range(0, width, lanes_of(scale)):
-        for row in range(0, height, TILE_ROWS):
-            _read_then_update(
-                steps, scale, state, row * width + lane, width, rows, rows_at + row, rows_stride,
-                lanes, lanes_at + lane, lanes_stride, read, read_at + row, read_stride,
-                out, out_at + lane, out_stride,
-            )  # fmt: skip
+    _reads_then_updates(
+        steps, scale, state, height, width, rows, rows_at, rows_stride,
+        lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
+    )  # fmt: skip
