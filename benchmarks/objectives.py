@@ -22,7 +22,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Check, finish
-from item_llm import FinetuningConfig, ItemEncoder, ItemLLMConfig, ItemPairs, finetune
+from item_llm import (
+    FinetuningConfig,
+    ItemEncoder,
+    ItemLLMConfig,
+    ItemPairs,
+    StaticEncoder,
+    finetune,
+)
 from item_llm.held_out import held_out_metrics
 from item_llm.objective import centred
 from item_llm.pairs import pairs_of_texts
@@ -56,8 +63,15 @@ class _Data(TaskData):
 
 
 @dataclass(frozen=True)
-class _Setting:
-    """One domain, its pairs, and what is tried on it."""
+class Setting:
+    """One domain, its pairs, and what is tried on it.
+
+    Attributes:
+        run: the config that the domain is read with.
+        corpus: the domain.
+        folder: where it and the adapters are.
+        pairs: of training and of held-out people.
+    """
 
     run: RunConfig
     corpus: Corpus
@@ -65,7 +79,7 @@ class _Setting:
     pairs: tuple[ItemPairs, ItemPairs]
 
     @classmethod
-    def prepare(cls, options: argparse.Namespace, folder: Path) -> _Setting:
+    def prepare(cls, options: argparse.Namespace, folder: Path) -> Setting:
         """Read the domain and divide its people into training and held-out ones."""
         run = _run_config(options)
         (folder / "scratch").mkdir()
@@ -106,7 +120,7 @@ class _Setting:
         )
         return ItemEncoder.load(llm.encoder, adapter), result.seconds
 
-    def measure(self, encoder: ItemEncoder, seed: int) -> dict[str, float]:
+    def measure(self, encoder: ItemEncoder | StaticEncoder, seed: int) -> dict[str, float]:
         """Held-out ranks, and NDCG@10 of the last item alone and of a Hydra."""
         vectors = torch.from_numpy(encoder.encode(self.corpus.texts))
         pairs, texts = pairs_of_texts(self.pairs[1], self.corpus.texts)
@@ -151,11 +165,11 @@ class _Setting:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure all; returns 0 if the default objective is the better one."""
-    options = _options(arguments)
+    options = options_of(_parser(), arguments)
     torch.set_num_threads(options.threads)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
-        setting = _Setting.prepare(options, Path(name))
+        setting = Setting.prepare(options, Path(name))
         frozen = ItemEncoder.load(setting.run.item_llm.encoder)
         for seed in options.seeds:
             _keep(rows, "untuned", seed, 0.0, setting.measure(frozen, seed))
@@ -207,19 +221,26 @@ def _run_config(options: argparse.Namespace) -> RunConfig:
     )
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+def options_of(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+) -> argparse.Namespace:
+    """Read the command line: the parser's own options, and those of the setting."""
     parser.add_argument("--domain", default="beauty", help="folder below amazon2014/")
     parser.add_argument("--base", default="minilm", help="base model")
     parser.add_argument("--max-users", type=int, default=6000, help="people of the domain")
     parser.add_argument("--held-out", type=int, default=2000, help="held-out pairs at most")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="seeds")
+    parser.add_argument("--threads", type=int, default=1, help="threads")
+    return parser.parse_args(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--steps", type=int, default=300, help="optimizer steps")
     parser.add_argument("--pairs", type=int, default=64, help="pairs in a step")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--temperature", type=float, default=0.05, help="first temperature")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="seeds")
-    parser.add_argument("--threads", type=int, default=1, help="threads")
-    return parser.parse_args(arguments)
+    return parser
 
 
 if __name__ == "__main__":

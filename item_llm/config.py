@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from item_llm.adapter import LoraConfig
+from item_llm.base_models import STATIC
 from item_llm.finetuning_config import FinetuningConfig
 from item_llm.reading import EncoderConfig
 
@@ -33,6 +34,17 @@ class ItemLLMConfig(BaseModel):
     finetuning: FinetuningConfig = Field(
         default_factory=FinetuningConfig, description="How the adapter is trained."
     )
+
+    @model_validator(mode="after")
+    def _static_trains_none(self) -> ItemLLMConfig:
+        given = "adapter" if self.adapter is not None else "lora" if self.lora is not None else None
+        if self.encoder.base == STATIC and given is not None:
+            raise ValueError(
+                f"encoder.base is {STATIC!r}, a table of token vectors without layers that an "
+                f"adapter could tune, but {given} is {getattr(self, given)}: set `{given}: null`, "
+                "or `base: minilm` to tune a small encoder"
+            )
+        return self
 
     @model_validator(mode="after")
     def _adapter_needs_lora(self) -> ItemLLMConfig:

@@ -21,7 +21,7 @@ from item_llm.base_models import PretrainedModel
 from item_llm.batching import TokenBatch, by_token_budget
 from item_llm.mixed_products import use_mixed_products
 from item_llm.prompt_cache import Prefix, shares_prefix
-from item_llm.prompts import TextTokenizer, normalise_text
+from item_llm.prompts import TextTokenizer, distinct_texts
 from item_llm.reading import EncoderConfig, Reading
 
 _WEIGHTS = {"float32": torch.float32, "mixed": torch.float32, "bfloat16": torch.bfloat16}
@@ -39,6 +39,11 @@ class ItemEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, base: PretrainedModel) -> None:
         super().__init__()
+        if base.is_static():
+            raise ValueError(
+                f"encoder.base {config.base!r} is a table of token vectors, not a model that could "
+                "be tuned: set `lora: null` (load_encoder reads it), or name another base"
+            )
         self.config = config
         self.base = base
         self._reading = Reading.of(config, base)
@@ -56,10 +61,16 @@ class ItemEncoder(nn.Module):
         )
 
     @classmethod
-    def load(cls, config: EncoderConfig, adapter: Path | None = None) -> ItemEncoder:
+    def load(
+        cls,
+        config: EncoderConfig,
+        adapter: Path | None = None,
+        base: PretrainedModel | None = None,
+    ) -> ItemEncoder:
         """Load a frozen encoder, onto a GPU where the process has one.
 
-        With `adapter`, its LoRA is merged into the weights.
+        With `adapter`, its LoRA is merged into the weights. `base` is the config's, where the
+        caller has found it already.
 
         Raises:
             ValueError: a base that cannot be found, or an adapter that is damaged or was trained
@@ -67,7 +78,7 @@ class ItemEncoder(nn.Module):
         """
         from item_llm.adapter import merge_adapter
 
-        encoder = cls(config, PretrainedModel.find(config.base))
+        encoder = cls(config, base or PretrainedModel.find(config.base))
         if adapter is not None:
             encoder._adapter_sha256 = merge_adapter(encoder, adapter)
         if config.dtype == "mixed":
@@ -113,9 +124,7 @@ class ItemEncoder(nn.Module):
         """
         if not len(texts):
             return np.zeros((0, self.dim), dtype=np.float32)
-        position: dict[str, int] = {}
-        inverse = np.array([position.setdefault(normalise_text(t), len(position)) for t in texts])
-        distinct = list(position)
+        distinct, inverse = distinct_texts(texts)
         rows = self.tokenize(distinct)
         vectors = np.empty((len(distinct), self.dim), dtype=np.float32)
         budget = batch_tokens or self.config.batch_tokens or self._suitable_batch_tokens()

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 DEFAULT_PROMPT = "Compress this product into an embedding:"
 
 
@@ -21,6 +23,13 @@ def normalise_text(text: str) -> str:
     The one normalisation: what is encoded and what keys the cache both pass through here.
     """
     return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def distinct_texts(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The distinct normalised texts as they first come, and int64 [n]: which of them a text is."""
+    position: dict[str, int] = {}
+    inverse = [position.setdefault(normalise_text(t), len(position)) for t in texts]
+    return list(position), np.array(inverse, dtype=np.int64)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from item_llm.base_models import PretrainedModel
+from item_llm.base_models import STATIC, PretrainedModel
 from item_llm.folders import sha256_of_json
 from item_llm.prompts import DEFAULT_PROMPT, normalise_text
 
@@ -27,7 +27,8 @@ class EncoderConfig(BaseModel):
     base: str = Field(
         default="smollm2",
         min_length=1,
-        description="smollm2, minilm, a model folder, a .gguf file, or a Hugging Face name.",
+        description="smollm2, minilm, static (a table of token vectors distilled from minilm, for "
+        "CI and laptops; needs lora: null), a model folder, a .gguf file, or a Hugging Face name.",
     )
     prompt: str | None = Field(
         default=None,
@@ -52,6 +53,26 @@ class EncoderConfig(BaseModel):
         description="Tokens in one forward pass, padding included; null: what suits the device.",
     )
 
+    @model_validator(mode="after")
+    def _check_static_base(self) -> EncoderConfig:
+        if self.base == STATIC:
+            self.check_static()
+        return self
+
+    def check_static(self) -> None:
+        """Raise ValueError where a field asks what a table of token vectors cannot do."""
+        for name, given, able in (
+            ("prompt", self.prompt or None, (None,)),
+            ("pooling", self.pooling, ("auto", "mean")),
+            ("dtype", self.dtype, ("float32",)),
+        ):
+            if given not in able:
+                raise ValueError(
+                    f"encoder.{name} is {given!r} and encoder.base {self.base!r} is a table of "
+                    f"token vectors, which are averaged in float32: remove `{name}`, or name "
+                    "another base"
+                )
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -73,7 +94,13 @@ class Reading:
 
     @classmethod
     def of(cls, config: EncoderConfig, base: PretrainedModel) -> Reading:
-        """Load the tokenizer."""
+        """Load the tokenizer.
+
+        Raises:
+            ValueError: the base is a table of token vectors and the config asks for a model.
+        """
+        if base.is_static():
+            config.check_static()
         tokenizer = base.load_tokenizer()
         backend = tokenizer.backend_tokenizer
         backend.no_truncation()  # what calls have set is no part of what the tokenizer is

@@ -60,7 +60,7 @@ def encode_corpus(
     texts = list(dict.fromkeys(corpus.texts))
     missing = cache.missing(texts)
     context.progress.note(f"{len(missing):,} texts to encode, {len(cache):,} in the cache")
-    load = encoder_loader(config.encoder, adapter)
+    load = encoder_loader(config.encoder, adapter, fingerprint)
     batches = encode_on_cluster(missing, load, compute, context.progress)
     encoded = cache.commit(in_blocks(_none_refused(batches)))
     cache.compact()

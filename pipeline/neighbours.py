@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from item_llm import EncoderConfig, ItemEncoder
+from item_llm import EncoderConfig, load_encoder
 from pipeline.artifacts import write_json
 from pipeline.corpus import Corpus, DomainInfo
 from pipeline.examples import item
@@ -106,7 +106,7 @@ def compare(
 
 
 def _encoded(corpus: Corpus, pools: Sequence[Pool], config: EncoderConfig) -> list[Float32s]:
-    encoder = ItemEncoder.load(config)
+    encoder = load_encoder(config)
     return [encoder.encode([corpus.texts[int(place)] for place in pool.items]) for pool in pools]
 
 

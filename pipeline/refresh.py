@@ -151,7 +151,8 @@ def _carry_out(
     if options.verify:
         texts = sample(options.verify, cache, planned.catalogue)
         with connected(config.compute), progress.stage("verify") as stage:
-            report["verified"] = compare(cache, texts, _encoded(config, texts, stage))
+            fresh = _encoded(config, texts, cache.fingerprint, stage)
+            report["verified"] = compare(cache, texts, fresh)
     if options.gc:
         deleted, freed = planned.work.collect_garbage()
         report |= {"deleted": deleted, "freed_bytes": freed}
@@ -170,15 +171,17 @@ def _run(
     with connected(config.compute), progress.stage("encode") as stage:
 
         def encode(texts: list[str]) -> Iterator[Encoded]:
-            batches = _encoded(config, texts, stage)
+            batches = _encoded(config, texts, work.cache.fingerprint, stage)
             return _few_refused(batches, options.max_quarantined)
 
         return work.run(catalogue, plan, encode)
 
 
-def _encoded(config: RunConfig, texts: list[str], stage: StageProgress) -> Iterator[Encoded]:
+def _encoded(
+    config: RunConfig, texts: list[str], fingerprint: str, stage: StageProgress
+) -> Iterator[Encoded]:
     llm = config.item_llm
-    load = encoder_loader(llm.encoder, pinned_adapter(llm))
+    load = encoder_loader(llm.encoder, pinned_adapter(llm), fingerprint)
     return encode_on_cluster(texts, load, config.compute, stage)
 
 

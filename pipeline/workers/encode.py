@@ -7,6 +7,7 @@ they encode holds them up: Ray Data lets only so many finished batches wait.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -94,16 +95,30 @@ def encode_on_cluster(
         attempts.close()
 
 
-def encoder_loader(encoder: EncoderConfig, adapter: Path | None) -> Load:
-    """What an actor loads: the encoder, with its adapter merged where it has one."""
-    return partial(_load, encoder.model_dump(mode="json"), str(adapter) if adapter else None)
+def encoder_loader(encoder: EncoderConfig, adapter: Path | None, fingerprint: str) -> Load:
+    """What an actor loads: the encoder, with its adapter merged where it has one.
+
+    Args:
+        encoder: which encoder.
+        adapter: folder of the finished adapter, or None.
+        fingerprint: that the vectors are to be kept under; an actor with another raises.
+    """
+    folder = str(adapter) if adapter else None
+    return partial(_load, encoder.model_dump(mode="json"), folder, fingerprint)
 
 
-def _load(encoder: dict[str, Any], adapter: str | None) -> TextEncoder:
-    from item_llm import ItemEncoder
+def _load(encoder: dict[str, Any], adapter: str | None, fingerprint: str) -> TextEncoder:
+    from item_llm import load_encoder
 
     folder = Path(adapter) if adapter else None
-    return ItemEncoder.load(EncoderConfig.model_validate(encoder), folder)
+    loaded = load_encoder(EncoderConfig.model_validate(encoder), folder)
+    if loaded.fingerprint != fingerprint:
+        raise ValueError(
+            f"the encoder on node {socket.gethostname()} has the fingerprint {loaded.fingerprint}, "
+            f"the driver's has {fingerprint}: give all nodes the same files (a shared folder as "
+            "encoder.base, or as HYDRAREC_MODELS)"
+        )
+    return loaded
 
 
 def _encoded(

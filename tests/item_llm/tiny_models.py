@@ -50,6 +50,30 @@ def write_tiny_llama(folder: Path) -> Path:
     return folder
 
 
+def write_tiny_bert(folder: Path) -> Path:
+    """A tiny random encoder whose tokens are the words of `item_texts`."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder.mkdir(parents=True)
+    words = [*KINDS, *COLOURS, "wooden", "set", "of", ",", *map(str, range(9, 17))]
+    special = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (folder / "vocab.txt").write_text("\n".join([*special, *words]) + "\n")
+    tokenizer = BertTokenizerFast(vocab=str(folder / "vocab.txt"))
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,  # of which one hundredth, rounded, is one direction
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        initializer_range=0.5,
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def item_pairs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Source, target, domain: the next item is of the same kind; two domains of four kinds."""
     rng = np.random.default_rng(seed)

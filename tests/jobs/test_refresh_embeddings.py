@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from item_llm import EncoderConfig, ItemEncoder, LoraConfig
+from item_llm import EncoderConfig, ItemEncoder, LoraConfig, load_encoder
 from item_llm.adapter import attach_lora, save_adapter
 from item_llm.cache import EmbeddingCache
 from jobs.refresh_embeddings import main
@@ -124,6 +124,21 @@ def test_a_refresh_costs_what_changed(shop, tmp_path):
     assert report["verified"]["least_cosine"] >= 0.9999
     assert report["deleted"] == 2  # the text before of i3, and that of i7
     shop.check_vectors(tmp_path)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_session")
+def test_the_static_encoder_refreshes_and_verifies_like_a_model(shop, tmp_path):
+    static = ("--item-llm.encoder.base=static", "--item-llm.adapter=null", "--item-llm.lora=null")
+    assert counts(shop.refresh(*static)) == (40, 0, 0, 40, 0, 0)
+    report = shop.refresh(*static, "--verify", "9")
+    assert counts(report) == (0, 0, 0, 0, 40, 0)
+    assert report["verified"] == {"texts": 9, "least_cosine": 1.0}
+    texts = list(shop.texts.values())
+    stored = shop.cache().snapshot(texts, tmp_path / "snapshot").vectors
+    encoder = load_encoder(EncoderConfig(base="static", max_tokens=16))
+    assert (stored == encoder.encode(texts)).all()
 
 
 def test_nothing_to_encode_starts_no_ray(shop, monkeypatch):

@@ -79,10 +79,18 @@ def test_poison_is_found_and_all_others_are_encoded(stage_progress):
 def test_a_real_encoder_gives_what_it_gives_without_ray(stage_progress):
     config = EncoderConfig(base="minilm", max_tokens=16)
     texts = [f"wooden train set, {n} pieces" for n in range(60)]
-    good, refused = encoded(texts, encoder_loader(config, None), stage_progress)
+    encoder = ItemEncoder.load(config)
+    load = encoder_loader(config, None, encoder.fingerprint)
+    good, refused = encoded(texts, load, stage_progress)
     assert refused == {}
     got = np.stack([good[text] for text in texts])
-    np.testing.assert_allclose(got, ItemEncoder.load(config).encode(texts), atol=1e-6)
+    np.testing.assert_allclose(got, encoder.encode(texts), atol=1e-6)
+
+
+def test_an_actor_whose_files_differ_from_the_drivers_encodes_nothing():
+    load = encoder_loader(EncoderConfig(base="minilm"), None, "0" * 64)
+    with pytest.raises(ValueError, match=r"has the fingerprint \w+, the driver's has 0{64}"):
+        load()
 
 
 def test_no_texts_start_nothing(stage_progress):
