@@ -70,6 +70,7 @@ def row(record: Record, wanted: Sequence[Target]) -> dict[str, Any]:
         "model": record["name"],
         "parameters": record["parameters"]["total"],
         "non_embedding": record["parameters"]["non_embedding"],
+        "non_embedding_share": _share_of_bce(record, wanted),
         "epochs": len(record["curve"]),
         "of_epochs": record["config"]["training"]["epochs"],
         "state": record["state"],
@@ -125,6 +126,11 @@ def _time_to(record: Record, target: Target) -> dict[str, Any]:
         share = mine[name] / theirs[name] if mine else None
         found[f"{target.name}_{name}_share"] = share
     return found
+
+
+def _share_of_bce(record: Record, wanted: Sequence[Target]) -> float | None:
+    bce = next((target for target in wanted if target.name == "sasrec_bce"), None)
+    return None if bce is None else _size_share(record, bce)
 
 
 def _size_share(record: Record, target: Target) -> float:

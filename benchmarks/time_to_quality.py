@@ -28,9 +28,10 @@ import torch
 from benchmarks.harness import finish
 from benchmarks.quality_cells import Cell
 from benchmarks.quality_data import RaceData, find_ids
-from benchmarks.quality_page import publish, table
+from benchmarks.quality_page import Race, publish
 from benchmarks.quality_rivals import DEFAULT_RIVALS, Rival
 from benchmarks.quality_summary import checks, row, targets, validated
+from benchmarks.quality_table import table
 from pipeline.paths import data_root, project_root
 
 _QUICK_RIVALS = (
@@ -52,20 +53,21 @@ def main(given: Sequence[str] | None = None) -> int:
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        race(cells, options.epochs)
+        run_race(cells, options.epochs)
         for cell in cells:
             cell.test()
     records = [cell.record for cell in cells if validated(cell.record)]
     wanted = targets(records)
     rows = [row(record, wanted) for record in records]
     found = checks(records, options.clock)
-    print("\n".join(["", *table(rows), ""]))
+    print("\n".join(["", *table(rows, options.clock), ""]))
     if options.publish:
-        publish(project_root() / "docs", records, rows, found, _command(given), options.clock)
+        race = Race(records, rows, found, _command(given), options.clock)
+        publish(project_root() / "docs", race)
     return finish("time_to_quality", found, [*rows, *_configs(records)])
 
 
-def race(cells: Sequence[Cell], epochs: int | None) -> None:
+def run_race(cells: Sequence[Cell], epochs: int | None) -> None:
     """Train all cells to their ends, or to so many epochs: an epoch each in turn."""
     running = [cell for cell in cells if not _done(cell, epochs)]
     for cell in running:

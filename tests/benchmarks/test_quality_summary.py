@@ -6,8 +6,9 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from benchmarks.quality_chart import chart
-from benchmarks.quality_page import publish, section, table, with_section
+from benchmarks.quality_page import Race, publish, section, with_section
 from benchmarks.quality_summary import checks, reached, row, targets
+from benchmarks.quality_table import table
 from pipeline.artifacts import read_json
 
 
@@ -27,7 +28,8 @@ def record(name, non_embedding, ndcg, seconds_an_epoch, state="schedule ended"):
         "name": name,
         "kind": name.partition(":")[0],
         "parameters": {"total": non_embedding + 1000, "non_embedding": non_embedding},
-        "config": {"training": {"epochs": 4}},
+        "config": {"dim": 8, "training": {"epochs": 4, "loss": "bce", "negatives": 512}},
+        "config_hash": "0123456789abcdef",
         "state": state,
         "best": {"epoch": best["epoch"], "ndcg@10": best["ndcg@10"], "test_ndcg@10": 0.01},
         "curve": curve,
@@ -125,25 +127,32 @@ def test_without_a_sasrec_or_a_hydra_there_is_nothing_to_compare():
 
 def test_the_table_dashes_what_was_not_reached():
     rows = [row(r, targets(RACE)) for r in RACE]
-    lines = table(rows)
+    lines = table(rows, "seconds")
     assert len(lines) == 2 + len(RACE)
     assert lines[0].count("|") == lines[2].count("|")
     small = [cell.strip() for cell in lines[5].strip("|").split("|")]
     assert small == [
-        "`hydra:dim=16`", "1,100", "100", "4 of 4", "0.50", "0.2600 (4)", "0.0100",
-        "1.5 (7.5%; 7.5%)", "1.0 (5.0%; 5.0%)", "-",
+        "`hydra:dim=16`", "1,100", "100 (10.0%)", "4 of 4", "0.50", "0.2600 (4)", "0.0100",
+        "1.5 (7.5%)", "1.0 (5.0%)", "-",
     ]  # fmt: skip
+    cpu = table(rows, "cpu_seconds")
+    assert "| CPU s to sasrec bce 95% (share) |" in cpu[0]
+    assert "| 0.25 |" in cpu[5]
+    assert "| 0.8 (7.5%) |" in cpu[5]
 
 
 def test_a_section_names_what_did_not_end_and_which_bar_was_missed():
     records = [record("sasrec_bce", 1000, [0.1, 0.2], 10.0, state="training"), SMALL]
     rows = [row(r, targets(records)) for r in records]
-    text = section("race", records, rows, checks(records), "python -m benchmarks.time_to_quality")
+    text = section(Race(records, rows, checks(records), "python -m benchmarks.time_to_quality"))
     assert "Not trained to their end: `sasrec_bce` (2 of 4 epochs)." in text
     assert "non-embedding parameters / its: **0.1** (bar 0.11, met)" in text
     assert "seconds / SASRec BCE's: **0.075** (bar 0.07, **missed**)" in text
     rows = [row(r, targets(RACE)) for r in RACE]
-    assert "Not trained to their end" not in section("race", RACE, rows, [], "x")
+    assert "Not trained to their end" not in section(Race(RACE, rows, [], "x"))
+    bce = "* `sasrec_bce`: dim 8; loss bce, epochs 4, negatives 1; config 0123456789ab"
+    assert bce in text.splitlines()
+    assert "of CPU time" in section(Race(RACE, rows, [], "x", "cpu_seconds"))
 
 
 def test_only_its_own_section_of_the_page_is_replaced():
@@ -158,7 +167,7 @@ def test_it_is_published_twice_alike(tmp_path):
     rows = [row(r, targets(RACE)) for r in RACE]
     both = []
     for _ in range(2):
-        publish(tmp_path, RACE, rows, checks(RACE), "the command")
+        publish(tmp_path, Race(RACE, rows, checks(RACE), "the command"))
         written = [path for path in tmp_path.rglob("*") if path.is_file()]
         both.append({path.name: path.read_bytes() for path in written})
     files = both[0]
