@@ -37,6 +37,13 @@ def architecture_of(model: ModelName, config: RunConfig) -> Architecture:
     return parts.get(model, config.user_model)
 
 
+def needs_times(model: ModelName, architecture: Architecture) -> bool:
+    """Whether the model reads the times of events."""
+    if isinstance(architecture, HydraModelConfig):
+        return architecture.time_gaps
+    return model in TIMED_MODELS
+
+
 def sequence_model(model: ModelName, architecture: Architecture) -> nn.Module:
     """The model that turns item vectors into user vectors, with fresh weights."""
     if isinstance(architecture, HydraModelConfig):
@@ -63,6 +70,5 @@ def recommender(
     """
     items = architecture.items.model_copy(update={"text": texts is not None})
     table = ItemTable.build(items, n_items, architecture.dim, texts)
-    # As published its scores are inner products; all others are cosines.
-    cosines = not isinstance(architecture, SASRecBCEModelConfig)
-    return Recommender(table, sequence_model(model, architecture), normalise=cosines)
+    network = sequence_model(model, architecture)
+    return Recommender(table, network, normalise=architecture.normalise)

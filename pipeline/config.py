@@ -62,6 +62,11 @@ class _TrainedModel(BaseModel):
     items: ItemTableConfig = Field(
         default_factory=ItemTableConfig, description="how an item becomes a vector"
     )
+    normalise: bool = Field(
+        True,
+        description="scores are cosines of user and item; false: plain inner products, for which "
+        "training.temperature should be near 1",
+    )
     training: TrainingConfig = Field(
         default_factory=TrainingConfig, description="how the model is trained"
     )
@@ -104,6 +109,7 @@ class SASRecBCEModelConfig(PublishedSASRecConfig, _TrainedModel):
         default_factory=lambda: ItemTableConfig(id_std=None),
         description="how an item becomes a vector",
     )
+    normalise: bool = Field(False, description="scores are cosines; false, as published: products")
     training: PublishedSASRecTraining = Field(
         default_factory=PublishedSASRecTraining, description="how the model is trained"
     )

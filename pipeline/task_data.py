@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.architectures import recommender
-from pipeline.config import TIMED_MODELS
+from pipeline.architectures import needs_times, recommender
 from pipeline.corpus import Corpus, DomainInfo
 from pipeline.evaluation import EmbeddingScorer, rank_targets
 from pipeline.histories import EvaluationCases, HeldOutRole, evaluation_cases
@@ -30,7 +29,7 @@ class TaskData:
         self.domains: tuple[DomainInfo, ...] = tuple(
             domain for domain in self.corpus.domains if task.domain in (None, domain.name)
         )
-        self.reads_times = task.model in TIMED_MODELS
+        self.reads_times = needs_times(task.model, task.architecture)
         if self.reads_times:
             _check_times(task.model, self.domains)
         self.first_item = self.domains[0].first_item
@@ -100,5 +99,6 @@ def _check_times(model: str, domains: Sequence[DomainInfo]) -> None:
         if domain.order == "sequence":
             raise ValueError(
                 f"models: {model} reads the times of events, and the domain {domain.name} has none "
-                f"(order: sequence); leave {model} out, or take hstu"
+                "(order: sequence); leave it out, or take hstu instead of hstu_time, and "
+                "user_model.time_gaps: false"
             )

@@ -47,6 +47,7 @@ class Packed:
         state: what the layer remembers of each sequence's user; None: nothing came before.
         position_offset: int64 [S], events that came before; None: none.
         keep_state: whether the state after the batch is asked for.
+        gaps: [T], the time channel (`user_model.time_gaps`); None where the heads have none.
     """
 
     cu_seqlens: Tensor
@@ -55,6 +56,7 @@ class Packed:
     state: LayerState | None = None
     position_offset: Tensor | None = None
     keep_state: bool = False
+    gaps: Tensor | None = None
 
 
 class CausalConv(nn.Module):
@@ -85,13 +87,25 @@ class SelectiveScan(nn.Module):
 
 
 class Heads(nn.Module):
-    """What both forms of a head share: the convolution of (x, B, C), SiLU and the scan."""
+    """What both forms of a head share: the convolution of (x, B, C), SiLU and the scan.
 
-    def __init__(self, heads: int, width: int, state: int) -> None:
+    With time_gaps each head has a weight by which the gap before an event is added to dt, before
+    softplus: 0 at first, so that the channel begins as no channel [D].
+    """
+
+    def __init__(self, heads: int, width: int, state: int, *, time_gaps: bool = False) -> None:
         super().__init__()
         self.split = [width, state, state]
         self.conv = CausalConv(heads * (width + 2 * state))
         self.scan = SelectiveScan(heads)
+        self.gap_weight = nn.Parameter(torch.zeros(heads)) if time_gaps else None
+
+    def _timed(self, projected_TVO: Tensor, gaps_T: Tensor | None) -> Tensor:
+        """Add the gaps to dt, the last column of what the in-projection has given, in place."""
+        if self.gap_weight is not None:
+            assert gaps_T is not None
+            projected_TVO[..., -1] += gaps_T[:, None].to(projected_TVO.dtype) * self.gap_weight
+        return projected_TVO
 
     def _mix(
         self, x_TVP: Tensor, selected_TVM: Tensor, z_TVP: Tensor | None, packed: Packed
@@ -143,8 +157,8 @@ class FullHeads(Heads):
     RMSNorm, out-projection P x P; then the product with RoPE(Z).
     """
 
-    def __init__(self, heads: int, width: int, state: int) -> None:
-        super().__init__(heads, width, state)
+    def __init__(self, heads: int, width: int, state: int, *, time_gaps: bool = False) -> None:
+        super().__init__(heads, width, state, time_gaps=time_gaps)
         self.in_projection = GroupedLinear(heads, width, 2 * width + 2 * state + 1)
         self.norm_weight = nn.Parameter(torch.ones(heads * width))
         self.out_projection = GroupedLinear(heads, width, width)
@@ -153,7 +167,7 @@ class FullHeads(Heads):
         self, x_TVP: Tensor, z_TVP: Tensor, packed: Packed
     ) -> tuple[Tensor, LayerState | None]:
         """Return Mamba-2(X) * RoPE(Z), [T, V, P], and the state if asked; z is before SiLU."""
-        gate_TVP, x_TVP, selected_TVM = self._project(x_TVP)
+        gate_TVP, x_TVP, selected_TVM = self._project(x_TVP, packed.gaps)
         y_TVP, state = self._mix(x_TVP, selected_TVM, None, packed)
         y_TVP = ops.rope_product(
             self._gate(y_TVP, gate_TVP, packed.backend), functional.silu(z_TVP), packed.cu_seqlens,
@@ -161,15 +175,17 @@ class FullHeads(Heads):
         )  # fmt: skip
         return y_TVP, state
 
-    def step(self, x_nVP: Tensor, z_nVP: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+    def step(
+        self, x_nVP: Tensor, z_nVP: Tensor, state: LayerState, gaps_n: Tensor | None = None
+    ) -> tuple[Tensor, LayerState]:
         """Do the same with one event of each user; z_nVP is after RoPE."""
-        gate_nVP, x_nVP, selected_nVM = self._project(x_nVP)
+        gate_nVP, x_nVP, selected_nVM = self._project(x_nVP, gaps_n)
         y_nVP, state = self._mix_one(x_nVP, selected_nVM, state)
         return self._gate(y_nVP, gate_nVP, "torch") * z_nVP, state
 
-    def _project(self, x_TVP: Tensor) -> tuple[Tensor, ...]:
+    def _project(self, x_TVP: Tensor, gaps_T: Tensor | None) -> tuple[Tensor, ...]:
         P, N, _ = self.split
-        return self.in_projection(x_TVP).split([P, P, 2 * N + 1], -1)
+        return self._timed(self.in_projection(x_TVP), gaps_T).split([P, P, 2 * N + 1], -1)
 
     def _gate(self, y_TVP: Tensor, gate_TVP: Tensor, backend: str) -> Tensor:
         weight_VP = self.norm_weight.view(y_TVP.shape[1:])
@@ -184,17 +200,21 @@ class LeanHeads(Heads):
     Z gates and the block's output projects already, so scan, RoPE and product are one op.
     """
 
-    def __init__(self, heads: int, width: int, state: int) -> None:
-        super().__init__(heads, width, state)
+    def __init__(self, heads: int, width: int, state: int, *, time_gaps: bool = False) -> None:
+        super().__init__(heads, width, state, time_gaps=time_gaps)
         self.in_projection = GroupedLinear(heads, width, 2 * state + 1)
 
     def forward(
         self, x_TVP: Tensor, z_TVP: Tensor, packed: Packed
     ) -> tuple[Tensor, LayerState | None]:
         """Return scan(X) * RoPE(Z), [T, V, P], and the state if asked; z is before SiLU."""
-        return self._mix(x_TVP, self.in_projection(x_TVP), z_TVP, packed)
+        selected_TVM = self._timed(self.in_projection(x_TVP), packed.gaps)
+        return self._mix(x_TVP, selected_TVM, z_TVP, packed)
 
-    def step(self, x_nVP: Tensor, z_nVP: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+    def step(
+        self, x_nVP: Tensor, z_nVP: Tensor, state: LayerState, gaps_n: Tensor | None = None
+    ) -> tuple[Tensor, LayerState]:
         """Do the same with one event of each user; z_nVP is after RoPE."""
-        y_nVP, state = self._mix_one(x_nVP, self.in_projection(x_nVP), state)
+        selected_nVM = self._timed(self.in_projection(x_nVP), gaps_n)
+        y_nVP, state = self._mix_one(x_nVP, selected_nVM, state)
         return y_nVP * z_nVP, state

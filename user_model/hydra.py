@@ -20,6 +20,7 @@ from user_model.heads import CONV_WIDTH, FullHeads, LeanHeads, Packed
 from user_model.ops.rotary import rotate, turns_at
 from user_model.sequence import check_packed, sequence_lengths
 from user_model.streaming import HydraState, LayerState
+from user_model.time_gaps import NO_EVENT, check_times, last_times, packed_gaps, scaled_gaps
 
 
 class HydraConfig(BaseModel):
@@ -39,6 +40,10 @@ class HydraConfig(BaseModel):
     )
     ffn_dim: int | None = Field(
         None, ge=1, description="Hidden width of the gated linear unit; null = 2 x dim."
+    )
+    time_gaps: bool = Field(
+        False,
+        description="Time channel: the log of the gap before each event goes into its head's dt.",
     )
     dropout: float = Field(0.2, ge=0.0, lt=1.0, description="Dropout of inputs and of branches.")
     backend: str = Field("auto", description="Backend of the ops; an absent one raises.")
@@ -85,16 +90,25 @@ class HydraBlock(nn.Module):
         self.norm = nn.RMSNorm(config.dim, eps=1e-6)
         self.input = nn.Linear(config.dim, 2 * inner, bias=False)
         heads = FullHeads if config.head == "full" else LeanHeads
-        self.interaction = heads(config.heads, config.head_width, config.state_width)
+        self.interaction = heads(
+            config.heads, config.head_width, config.state_width, time_gaps=config.time_gaps
+        )
         self.output = nn.Linear(inner, config.dim, bias=False)
         self.ffn_norm = nn.RMSNorm(config.dim, eps=1e-6)
         self.ffn = GatedFeedForward(config.dim, config.ffn_width)
         self.dropout = TokenDropout(config.dropout)
         self.ffn_dropout = TokenDropout(config.dropout)
 
-    def forward(self, h_Td: Tensor, cu_seqlens: Tensor, plan: ops.Plan, backend: str) -> Tensor:
+    def forward(
+        self,
+        h_Td: Tensor,
+        cu_seqlens: Tensor,
+        plan: ops.Plan,
+        backend: str,
+        gaps_T: Tensor | None = None,
+    ) -> Tensor:
         """Map h [T, d] to [T, d]; nothing crosses the seams of cu_seqlens [S + 1]."""
-        return self.extend(h_Td, Packed(cu_seqlens, plan, backend))[0]
+        return self.extend(h_Td, Packed(cu_seqlens, plan, backend, gaps=gaps_T))[0]
 
     def extend(self, h_Td: Tensor, packed: Packed) -> tuple[Tensor, LayerState | None]:
         """Do the same from the state in `packed`; return the state after it too, if asked for."""
@@ -102,11 +116,13 @@ class HydraBlock(nn.Module):
         mixed_TVP, state = self.interaction(x_TVP, z_TVP, packed)
         return self._finish(h_Td, mixed_TVP), state
 
-    def step(self, h_nd: Tensor, turns_nR: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+    def step(
+        self, h_nd: Tensor, turns_nR: Tensor, state: LayerState, gaps_n: Tensor | None
+    ) -> tuple[Tensor, LayerState]:
         """Do the same with one event of each user; turns_nR is RoPE at their positions."""
         x_nVP, z_nVP = self._streams(h_nd)
         turned_nVP = rotate(functional.silu(z_nVP), turns_nR)
-        mixed_nVP, state = self.interaction.step(x_nVP, turned_nVP, state)
+        mixed_nVP, state = self.interaction.step(x_nVP, turned_nVP, state, gaps_n)
         return self._finish(h_nd, mixed_nVP), state
 
     def _streams(self, h_Td: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,28 +141,32 @@ class Hydra(nn.Module):
 
     Called with packed item vectors float [T, d] and their seams int64 [S + 1] (running sum of the
     lengths), it returns the user's vector after each item, [T, d], not normalised. Item t of a
-    sequence has position t: counted from the first kept event.
+    sequence has position t: counted from the first kept event. With time_gaps it takes the events'
+    times too, int64 [T], unix seconds.
     """
 
     def __init__(self, config: HydraConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.reads_times = config, config.time_gaps
         self.input_dropout = TokenDropout(config.dropout)
         self.input_norm = nn.RMSNorm(config.dim, eps=1e-6)
         self.blocks = nn.ModuleList(HydraBlock(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.dim, eps=1e-6)
 
-    def forward(self, vectors_Td: Tensor, cu_seqlens: Tensor) -> Tensor:
+    def forward(
+        self, vectors_Td: Tensor, cu_seqlens: Tensor, times_T: Tensor | None = None
+    ) -> Tensor:
         """Return user vectors [T, d].
 
         Raises:
-            ValueError: where the width of the vectors or the seams do not fit.
+            ValueError: where the width of the vectors, the seams or the times do not fit.
         """
         check_packed(vectors_Td, cu_seqlens, self.config.dim)
-        plan = ops.plan(cu_seqlens)
+        check_times(times_T, vectors_Td.shape[:1], wanted=self.reads_times)
+        gaps_T, plan = self._gaps(times_T, cu_seqlens), ops.plan(cu_seqlens)
         h_Td = self.input_norm(self.input_dropout(vectors_Td))
         for block in self.blocks:
-            h_Td = block(h_Td, cu_seqlens, plan, self.config.backend)
+            h_Td = block(h_Td, cu_seqlens, plan, self.config.backend, gaps_T)
         return self.norm(h_Td)
 
     def init_state(self, n_users: int) -> HydraState:
@@ -162,16 +182,26 @@ class Hydra(nn.Module):
             )
             for _ in self.blocks
         ]
-        return HydraState.of_layers(layers, weight.new_zeros(n_users, dtype=torch.int64))
+        positions = weight.new_zeros(n_users, dtype=torch.int64)
+        times = torch.full_like(positions, NO_EVENT) if self.reads_times else None
+        return HydraState.of_layers(layers, positions, times)
 
     def prefill(
-        self, vectors: Tensor, cu_seqlens: Tensor, state: HydraState | None = None
+        self,
+        vectors: Tensor,
+        cu_seqlens: Tensor,
+        state: HydraState | None = None,
+        times: Tensor | None = None,
     ) -> HydraState:
         """Return the state after whole histories, in one pass: `extend` without user vectors."""
-        return self.extend(vectors, cu_seqlens, state)[1]
+        return self.extend(vectors, cu_seqlens, state, times)[1]
 
     def extend(
-        self, vectors: Tensor, cu_seqlens: Tensor, state: HydraState | None = None
+        self,
+        vectors: Tensor,
+        cu_seqlens: Tensor,
+        state: HydraState | None = None,
+        times: Tensor | None = None,
     ) -> tuple[Tensor, HydraState]:
         """Continue n users by any number of events each, none included.
 
@@ -182,6 +212,7 @@ class Hydra(nn.Module):
             vectors: item vectors of the new events, packed, [T, d].
             cu_seqlens: their seams, int64 [n + 1].
             state: after the earlier events; None: there are none.
+            times: int64 [T], unix seconds of the new events; needed with time_gaps.
 
         Returns:
             The user's vector after each event, [T, d], and the state after the last one.
@@ -190,11 +221,15 @@ class Hydra(nn.Module):
             ValueError: a shape, a type or a device does not fit.
         """
         check_packed(vectors, cu_seqlens, self.config.dim)
+        check_times(times, vectors.shape[:1], wanted=self.reads_times)
         lengths = sequence_lengths(cu_seqlens)
-        packed = Packed(cu_seqlens, ops.plan(cu_seqlens), self.config.backend, keep_state=True)
         if state is not None:
             state.check(len(lengths), self.init_state(0))
-            packed = replace(packed, position_offset=state.positions)
+        packed = Packed(
+            cu_seqlens, ops.plan(cu_seqlens), self.config.backend, keep_state=True,
+            position_offset=None if state is None else state.positions,
+            gaps=self._gaps(times, cu_seqlens, state),
+        )  # fmt: skip
         h_Td, layers = self.input_norm(self.input_dropout(vectors)), []
         for i, block in enumerate(self._hydra_blocks()):
             before = None if state is None else state.layers[i]
@@ -202,9 +237,14 @@ class Hydra(nn.Module):
             assert after is not None
             layers.append(after)
         positions = lengths if state is None else state.positions + lengths
-        return self.norm(h_Td), HydraState.of_layers(layers, positions)
+        last = None
+        if self.reads_times and times is not None:
+            last = last_times(times, cu_seqlens, None if state is None else state.times)
+        return self.norm(h_Td), HydraState.of_layers(layers, positions, last)
 
-    def step(self, state: HydraState, vector: Tensor) -> tuple[HydraState, Tensor]:
+    def step(
+        self, state: HydraState, vector: Tensor, times: Tensor | None = None
+    ) -> tuple[HydraState, Tensor]:
         """Continue n users by one event each; the cost does not depend on what came before.
 
         Equal to `extend` with sequences of one event. Differentiable; serve under torch.no_grad.
@@ -212,6 +252,8 @@ class Hydra(nn.Module):
         Args:
             state: of n users.
             vector: item vectors of their new events, [n, d].
+            times: int64 [n], unix seconds of the new events; needed with time_gaps. The state knows
+                those of the events before, so that the gap is found here.
 
         Returns:
             The state after the event, and the users' vectors [n, d].
@@ -224,15 +266,28 @@ class Hydra(nn.Module):
                 f"vector: got shape {list(vector.shape)}, expected [users, {self.config.dim}], "
                 "the item vector of each user's event"
             )
+        check_times(times, vector.shape[:1], wanted=self.reads_times)
         state.check(len(vector), self.init_state(0))
+        gaps_n = None
+        if self.reads_times and times is not None and state.times is not None:
+            gaps_n = scaled_gaps(torch.where(state.times == NO_EVENT, 0, times - state.times))
         h_nd = self.input_norm(self.input_dropout(vector))
         double = h_nd.dtype == torch.float64
         turns_nR = turns_at(state.positions, self.config.head_width, double=double)
         layers = []
         for block, before in zip(self._hydra_blocks(), state.layers, strict=True):
-            h_nd, after = block.step(h_nd, turns_nR, before)
+            h_nd, after = block.step(h_nd, turns_nR, before, gaps_n)
             layers.append(after)
-        return HydraState.of_layers(layers, state.positions + 1), self.norm(h_nd)
+        last = times if self.reads_times else None
+        return HydraState.of_layers(layers, state.positions + 1, last), self.norm(h_nd)
+
+    def _gaps(
+        self, times_T: Tensor | None, cu_seqlens: Tensor, state: HydraState | None = None
+    ) -> Tensor | None:
+        """The time channel of packed events, [T]; None without time_gaps."""
+        if not self.reads_times or times_T is None:
+            return None
+        return packed_gaps(times_T, cu_seqlens, None if state is None else state.times)
 
     def _hydra_blocks(self) -> list[HydraBlock]:
         return [block for block in self.blocks if isinstance(block, HydraBlock)]

@@ -47,11 +47,13 @@ class HydraState:
         scans: L tensors [n, V, N, P], float32 at least.
         tails: L tensors [n, 3, V, K], oldest first, in the type of the model.
         positions: int64 [n], events seen; the position of the user's next one.
+        times: int64 [n], unix seconds of the last one; None where the model has no time_gaps.
     """
 
     scans: tuple[Tensor, ...]
     tails: tuple[Tensor, ...]
     positions: Tensor
+    times: Tensor | None = None
 
     @property
     def n_users(self) -> int:
@@ -69,9 +71,11 @@ class HydraState:
         return sum(t.element_size() * t.shape[1:].numel() for t in self.to_dict().values())
 
     @classmethod
-    def of_layers(cls, layers: list[LayerState], positions: Tensor) -> HydraState:
+    def of_layers(
+        cls, layers: list[LayerState], positions: Tensor, times: Tensor | None = None
+    ) -> HydraState:
         """Put together what each layer remembers."""
-        return cls(tuple(s.scan for s in layers), tuple(s.tails for s in layers), positions)
+        return cls(tuple(s.scan for s in layers), tuple(s.tails for s in layers), positions, times)
 
     def select(self, rows: Tensor) -> HydraState:
         """Return the state of the users at `rows`, int64 [m], in that order, as a copy."""
@@ -89,6 +93,7 @@ class HydraState:
         """Return a flat dict of tensors, such as safetensors saves; row i of each is user i."""
         named = {f"layers.{i}.scan": t for i, t in enumerate(self.scans)}
         named |= {f"layers.{i}.tails": t for i, t in enumerate(self.tails)}
+        named |= {} if self.times is None else {"times": self.times}
         return named | {"positions": self.positions}
 
     @classmethod
@@ -99,22 +104,29 @@ class HydraState:
             ValueError: names are missing, or there are others; the model that the state is given
                 to checks the shapes.
         """
-        layers = range((len(tensors) - 1) // 2)
+        others = {"positions"} | (tensors.keys() & {"times"})
+        layers = range((len(tensors) - len(others)) // 2)
         names = [f"layers.{i}.{part}" for part in ("scan", "tails") for i in layers]
-        if set(tensors) != {*names, "positions"}:
+        if set(tensors) != {*names, *others}:
             raise ValueError(
-                f"state: got tensors {sorted(tensors)}, expected {sorted([*names, 'positions'])}; "
+                f"state: got tensors {sorted(tensors)}, expected {sorted([*names, *others])}; "
                 "pass the dict that HydraState.to_dict() returned"
             )
         return cls(
             tuple(tensors[name] for name in names[: len(layers)]),
             tuple(tensors[name] for name in names[len(layers) :]),
             tensors["positions"],
+            tensors.get("times"),
         )
 
     def check(self, n_users: int, expected: HydraState) -> None:
         """Raise ValueError unless this is a state of `n_users` users, otherwise like `expected`."""
         got, wanted = self.to_dict(), expected.to_dict()
+        if (self.times is None) != (expected.times is None):
+            raise ValueError(
+                f"state: got one {'without' if self.times is None else 'with'} times, expected "
+                "the other; pass a state of this model, whose time_gaps decides"
+            )
         if got.keys() != wanted.keys():
             raise ValueError(
                 f"state: got {len(self.scans)} layers, expected {len(expected.scans)}; pass a "
@@ -130,9 +142,9 @@ class HydraState:
                 )
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> HydraState:
-        return HydraState(
-            tuple(map(change, self.scans)), tuple(map(change, self.tails)), change(self.positions)
-        )
+        times = None if self.times is None else change(self.times)
+        scans, tails = tuple(map(change, self.scans)), tuple(map(change, self.tails))
+        return HydraState(scans, tails, change(self.positions), times)
 
 
 def conv_step(

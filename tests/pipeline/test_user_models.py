@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.architectures import architecture_of
 from pipeline.config import RunConfig
@@ -68,11 +69,13 @@ def trained(given: UserModelTask, folders: TaskFolders, output: Path) -> dict:
         ("hstu", "garden", ["garden"]),
         ("hstu_time", "garden", ["garden"]),
         ("hydra_ids", "books", ["books"]),
+        ("hydra_time", "books", ["books"]),
         ("hydra_joint", None, ["books", "garden"]),
     ],
 )
 def test_a_model_is_trained_saved_and_ranks_its_domains(model, domain, ranked, folders, tmp_path):
-    given = task(model, domain)
+    timed = model == "hydra_time"
+    given = task("hydra_ids" if timed else model, domain, **({"time_gaps": True} if timed else {}))
     facts = trained(given, folders, tmp_path / "train")
     assert facts["epochs"] == 2
     assert facts["parameters"]["total"] > facts["parameters"]["non_embedding"] > 0
@@ -158,7 +161,10 @@ def test_recipes_name_what_decides_the_weights_and_nothing_else():
 
 
 def test_times_reach_the_model_that_reads_them_and_no_other(folders):
-    timed, plain = (TaskData(task(name, "garden"), folders) for name in ("hstu_time", "hstu"))
+    given = (task("hydra_ids", "garden", time_gaps=True), task("hstu_time", "garden"))
+    timed, other = (TaskData(each, folders) for each in given)
+    plain = TaskData(task("hstu", "garden"), folders)
+    assert other.reads_times
     cases = timed.cases(timed.domains[0], "test")
     assert plain.cases(plain.domains[0], "test").times is None
     number = timed.corpus.domain_number("garden")
@@ -176,5 +182,19 @@ def test_a_model_of_times_refuses_a_domain_without_them(tmp_path):
     domain = DomainConfig.model_validate({"name": "books", "source": source})
     built = build_domain(domain, tmp_path, tmp_path / "quarantine", tmp_path / "work")
     build_corpus([built], tmp_path / "corpus")
+    folders = TaskFolders(corpus=tmp_path / "corpus", vectors=None)
     with pytest.raises(ValueError, match=r"hstu_time reads .* the domain books has none"):
-        TaskData(task("hstu_time", "books"), TaskFolders(corpus=tmp_path / "corpus", vectors=None))
+        TaskData(task("hstu_time", "books"), folders)
+    with pytest.raises(ValueError, match=r"hydra_ids reads .* user_model.time_gaps: false"):
+        TaskData(task("hydra_ids", "books", time_gaps=True), folders)
+
+
+def test_scores_are_cosines_unless_told_otherwise(folders):
+    for model, chosen, expected in (
+        ("hydra_ids", {}, True),
+        ("hydra_ids", {"normalise": False}, False),
+        ("sasrec_bce", {}, False),
+    ):
+        built = TaskData(task(model, "books", **chosen), folders).build()
+        lengths = built.item_vectors(torch.arange(5)).norm(dim=1)
+        assert bool(torch.allclose(lengths, torch.ones(5))) is expected, model

@@ -23,6 +23,8 @@ from user_model import (
     train,
 )
 
+NAMES = ("hydra", "sasrec", "hydra_time")
+
 
 class Rows:
     def __init__(self, arrays):
@@ -33,6 +35,7 @@ def build(name, seed, n_items):
     torch.manual_seed(seed)
     sequence = {
         "hydra": lambda: Hydra(HydraConfig(dim=16, layers=1, dropout=0.3)),
+        "hydra_time": lambda: Hydra(HydraConfig(dim=16, layers=1, dropout=0.3, time_gaps=True)),
         "sasrec": lambda: SASRec(SASRecConfig(dim=16, layers=1, dropout=0.3)),
     }[name]()
     return Recommender(ItemTable(n_items, 16, torch.randn(n_items, 6), id_dropout=0.2), sequence)
@@ -48,11 +51,14 @@ def learn(name, workers, arrays):
     config = TrainingConfig(
         epochs=3, batch_tokens=128, negatives=16, negatives_tile=32, lr=0.01, warmup_steps=5,
         weight_decay=0.01, domain_temperature=0.5, popularity_share=0.3, log_q=True,
+        ema_decay=0.8, in_batch_share=0.3 if name == "hydra_time" else 0.0,
+        positions="last" if name == "hydra_time" else "all",
     )  # fmt: skip
     losses = []
     result = train(
         model, Rows(arrays), arrays["domain_starts"], config, seed=3, workers=workers,
         validate=lambda m: float(workers.rank + 1), on_step=lambda r: losses.append(r.loss),
+        times=np.arange(len(arrays["items"])) ** 2 if name == "hydra_time" else None,
     )  # fmt: skip
     weights = torch.cat([p.detach().flatten() for p in model.parameters()])
     validations = [r.validation for r in result.history]
@@ -65,7 +71,7 @@ def main(rank, size, rendezvous, histories, output):
         "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=size
     )
     arrays = np.load(histories)
-    learned = {name: learn(name, Workers(rank, size), arrays) for name in ("hydra", "sasrec")}
+    learned = {name: learn(name, Workers(rank, size), arrays) for name in NAMES}
     Path(output).write_text(json.dumps(learned))
     distributed.destroy_process_group()
 

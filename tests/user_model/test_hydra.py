@@ -1,5 +1,8 @@
 """Hydra against the paper's equations written out head by head, token by token, in float64."""
 
+import math
+from itertools import pairwise
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -37,7 +40,7 @@ def rotate(z_P, position):
     ).flatten()
 
 
-def mamba2(heads, v, x_LP, N):
+def mamba2(heads, v, x_LP, N, times_L):
     """One Mamba-2 head over one sequence; `lean` heads have neither gate, norm nor projection."""
     L, P = x_LP.shape
     full = hasattr(heads, "out_projection")
@@ -54,7 +57,12 @@ def mamba2(heads, v, x_LP, N):
         torch.stack([(before[t : t + 4].T * weight).sum(1) for t in range(L)]) + bias
     )
     x, B, C = xBC.split([P, N, N], -1)
-    step = functional.softplus(dt[:, 0] + heads.scan.dt_bias[v])
+    dt = dt[:, 0] + heads.scan.dt_bias[v]
+    if times_L is not None:
+        gaps = [0, *(max(0, b - a) for a, b in pairwise(times_L.tolist()))]
+        days = [math.log(1 + gap) / math.log(86401) for gap in gaps]
+        dt = dt + heads.gap_weight[v] * torch.tensor(days, dtype=dt.dtype)
+    step = functional.softplus(dt)
     state, y = x.new_zeros(N, P), []
     for t in range(L):
         decay = torch.exp(-step[t] * heads.scan.A_log[v].float().exp())
@@ -67,7 +75,7 @@ def mamba2(heads, v, x_LP, N):
     return y_LP
 
 
-def paper(hydra, vectors_Ld):
+def paper(hydra, vectors_Ld, times_L=None):
     """Hydra over one sequence: X, Z, the heads, Y * Z, the gated feed-forward."""
     config = hydra.config
     V, P, N = config.heads, config.head_width, config.state_width
@@ -77,7 +85,8 @@ def paper(hydra, vectors_Ld):
         W_X, W_Z = block.input.weight.chunk(2)
         X, Z = functional.silu(normed @ W_X.T), functional.silu(normed @ W_Z.T)
         Y = torch.cat(
-            [mamba2(block.interaction, v, X[:, v * P : (v + 1) * P], N) for v in range(V)], -1
+            [mamba2(block.interaction, v, X[:, v * P : (v + 1) * P], N, times_L) for v in range(V)],
+            -1,
         )
         rotated = torch.stack(
             [torch.cat([rotate(z, t) for z in row.view(V, P)]) for t, row in enumerate(Z)]
@@ -88,17 +97,36 @@ def paper(hydra, vectors_Ld):
     return rms(h, hydra.norm.weight)
 
 
+def times_of(count):
+    """Unix seconds: gaps of nothing, seconds, days and years, a few of them backwards."""
+    gaps = torch.tensor([0, 1, 59, 3600, 86400, -7, 604800, 40_000_000])
+    return 1_300_000_000 + gaps.repeat(count // 8 + 1)[:count].cumsum(0)
+
+
+@pytest.mark.parametrize("timed", [False, True])
 @pytest.mark.parametrize("head", ["full", "lean"])
-def test_it_is_the_papers_equations(head):
-    hydra = model(head=head, state_dim=6)
+def test_it_is_the_papers_equations(head, timed):
+    hydra = model(head=head, state_dim=6, time_gaps=timed)
     for block in hydra.blocks:
         # A = -exp(A_log) is float32 by rule; a value that float32 holds makes the two comparable.
         block.interaction.scan.A_log.data.zero_()
     vectors, cu_seqlens = packed(32)
-    parts = [paper(hydra, part) for part in vectors.split(LENGTHS)]
-    expected, got = torch.cat(parts), hydra(vectors, cu_seqlens)
+    times = times_of(len(vectors)) if timed else None
+    parts = zip(
+        vectors.split(LENGTHS), times.split(LENGTHS) if timed else [None] * len(LENGTHS),
+        strict=True,
+    )  # fmt: skip
+    expected = torch.cat([paper(hydra, *part) for part in parts])
+    got = hydra(vectors, cu_seqlens, times)
     error = (got - expected).square().mean().sqrt() / expected.square().mean().sqrt()
     assert error.item() < 1e-12
+    if not timed:
+        return
+    wanted = torch.autograd.grad(expected.square().sum(), hydra.parameters(), retain_graph=True)
+    found = torch.autograd.grad(got.square().sum(), hydra.parameters())
+    for (name, _), a, b in zip(hydra.named_parameters(), found, wanted, strict=True):
+        # -exp(A_log) is taken in float32, and so is its gradient.
+        assert (a - b).norm() <= (1e-6 if name.endswith("A_log") else 1e-10) * b.norm(), name
 
 
 @pytest.mark.parametrize("head", ["full", "lean"])

@@ -80,29 +80,39 @@ def test_steps_are_the_parallel_form(head, dtype):
 
 
 @HEADS
+@pytest.mark.parametrize("timed", [False, True])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_any_split_is_the_whole(head, data):
+def test_any_split_is_the_whole(head, timed, data):
     """Users are continued by stretches of any lengths, none included; single events are steps."""
     lengths = data.draw(st.lists(st.integers(0, 40), min_size=1, max_size=5))
-    hydra, whole = model(head), histories(lengths)
+    hydra, whole = model(head, time_gaps=timed), histories(lengths)
+    clock = [torch.arange(n) ** 3 * 977 + 1_300_000_000 for n in lengths]
+
+    def when(parts):
+        return torch.cat(parts) if timed else None
+
     cuts = st.lists(
         st.tuples(*[st.integers(0, n) for n in lengths]), min_size=1, max_size=4
     )  # where each user's history is cut
     at = [sorted(column) for column in zip(*data.draw(cuts), strict=True)]
     with torch.no_grad():
-        expected = [hydra(part, torch.tensor([0, len(part)])) for part in whole]
+        expected = [
+            hydra(part, torch.tensor([0, len(part)]), times if timed else None)
+            for part, times in zip(whole, clock, strict=True)
+        ]
         state, got, done = hydra.init_state(len(lengths)), [[] for _ in lengths], [0] * len(lengths)
         for stop in [*zip(*at, strict=True), lengths]:
             parts = [h[a:b] for h, a, b in zip(whole, done, stop, strict=True)]
+            times = when([t[a:b] for t, a, b in zip(clock, done, stop, strict=True)])
             done = stop
             if all(len(part) == 1 for part in parts):
-                state, users = hydra.step(state, torch.cat(parts))
+                state, users = hydra.step(state, torch.cat(parts), times)
             else:
-                users, state = hydra.extend(*packed(parts), state)
+                users, state = hydra.extend(*packed(parts), state, times)
             for rows, part in zip(got, users.split([len(p) for p in parts]), strict=True):
                 rows.append(part)
-        assert_same_state(state, hydra.prefill(*packed(whole)), 1e-12)
+        assert_same_state(state, hydra.prefill(*packed(whole), times=when(clock)), 1e-12)
     for rows, want in zip(got, expected, strict=True):
         assert ratio(torch.cat(rows), want) <= 1e-12
 
@@ -217,3 +227,19 @@ def test_what_does_not_fit_is_named():
         hydra.prefill(vector, torch.tensor([0, 2]), model("lean", torch.float32).init_state(1))
     with pytest.raises(ValueError, match=r"vector: got shape \[2, 3\], expected \[users, 16\]"):
         hydra.step(hydra.init_state(2), vector[:, :3])
+
+
+def test_a_state_with_times_is_a_dict_too_and_fits_no_other_model():
+    hydra, vectors = model("lean", time_gaps=True), torch.cat(histories([4]))
+    state = hydra.prefill(vectors, torch.tensor([0, 3, 4]), times=torch.tensor([5, 8, 9, 70]))
+    assert state.times.tolist() == [9, 70]
+    assert_same_state(HydraState.from_dict(state.detach().to_dict()), state, 0.0)
+    assert state.select(torch.tensor([1, 1])).times.tolist() == [70, 70]
+    with pytest.raises(ValueError, match="state: got one with times, expected the other"):
+        model("lean").step(state, vectors[:2])
+    with pytest.raises(ValueError, match="state: got one without times"):
+        hydra.step(model("lean").init_state(2), vectors[:2], torch.tensor([1, 2]))
+    with pytest.raises(ValueError, match=r"times: got none, expected int64 \[2\]"):
+        hydra.step(state, vectors[:2])
+    with pytest.raises(ValueError, match=r"times: got torch.float32 \[2\]"):
+        hydra.step(state, vectors[:2], torch.tensor([1.0, 2.0]))

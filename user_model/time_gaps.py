@@ -1,0 +1,68 @@
+"""The time channel: the gap between an event and the one before it, as Hydra's heads take it.
+
+A gap of g seconds is log(1 + g) / log(1 + one day): 0 for none, 1 for a day, 1.5 for three months.
+Only gaps before events that have happened are used; how long ago the last one lies when the next
+item is asked for is left out, since that is the time of the target [D]. The first kept event of a
+history has no event before it, and the gap 0, as its position is 0.
+Shapes: T packed tokens, S sequences, n users with one event each.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+_DAY = math.log1p(86400.0)
+
+
+def scaled_gaps(seconds: Tensor) -> Tensor:
+    """Return log(1 + seconds) by that of a day, float64, of whole seconds; below 0 counts as 0.
+
+    >>> scaled_gaps(torch.tensor([0, 86400, -5])).tolist()
+    [0.0, 1.0, 0.0]
+    """
+    return seconds.clamp_min(0).double().log1p_() / _DAY
+
+
+def packed_gaps(times_T: Tensor, cu_seqlens: Tensor, before_S: Tensor | None = None) -> Tensor:
+    """Return the gap before each event, scaled, float64 [T].
+
+    Args:
+        times_T: int64, unix seconds of the events, packed.
+        cu_seqlens: int64 [S + 1], their seams.
+        before_S: int64 [S], time of the event before each sequence, NO_EVENT where there was none;
+            None: nowhere.
+    """
+    before_T = torch.cat((times_T[:1], times_T[:-1]))
+    filled_S = cu_seqlens[1:] > cu_seqlens[:-1]
+    first = cu_seqlens[:-1][filled_S]
+    own = times_T[first]
+    if before_S is not None:
+        before = before_S[filled_S]
+        own = torch.where(before == NO_EVENT, own, before)
+    before_T[first] = own
+    return scaled_gaps(times_T - before_T)
+
+
+def last_times(times_T: Tensor, cu_seqlens: Tensor, before_S: Tensor | None = None) -> Tensor:
+    """Return the time of each sequence's last event, int64 [S]; without one, that of before_S."""
+    filled_S = cu_seqlens[1:] > cu_seqlens[:-1]
+    times_S = times_T.new_full(filled_S.shape, NO_EVENT) if before_S is None else before_S.clone()
+    times_S[filled_S] = times_T[cu_seqlens[1:][filled_S] - 1]
+    return times_S
+
+
+def check_times(times: Tensor | None, shape: torch.Size, *, wanted: bool) -> None:
+    """Raise ValueError unless there are times int64 of this shape where they are wanted."""
+    if not wanted:
+        return
+    if times is None or times.shape != shape or times.dtype != torch.int64:
+        got = "none" if times is None else f"{times.dtype} {list(times.shape)}"
+        raise ValueError(
+            f"times: got {got}, expected int64 {list(shape)}, the unix seconds of each event, "
+            "since the model has time_gaps; pass them, or set time_gaps to false"
+        )
+
+
+# Smaller than any time of an event.
+NO_EVENT = -(1 << 62)
