@@ -1,0 +1,86 @@
+#!/usr/bin/env python
+"""Run a study: one model with a few settings changed at a time, a table out.
+
+    python jobs/study.py recipe                      # configs/studies/recipe.yaml
+    python jobs/study.py recipe --cells full no_ema --seeds 0 1 2
+
+Each cell's figures go to docs/results/STUDY.CELL.json as they are there, and
+the table to docs/results.md. Finished cells are not run again, and after Ctrl-C
+or a crash the same command goes on where it stood. No Ray is started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.command_line import finished, job_parser
+from pipeline.paths import data_root, project_root, resolve
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job; returns the exit status, as `finished` does."""
+    return finished(lambda: _main(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(arguments: Sequence[str]) -> None:
+    options = _parser().parse_args(arguments)
+    root = project_root()
+    path = _study_file(options.study, root)
+    _run(options, path, resolve(options.out, root), root)
+
+
+def _run(options: argparse.Namespace, path: Path, out: Path, root: Path) -> None:
+    from pipeline.study_cells import StudyRun
+    from pipeline.study_config import load_study
+
+    study = load_study(path)
+    cells = [study.cell(name) for name in options.cells or [cell.name for cell in study.cells]]
+    work = root / "runs" / "studies" / study.name
+    run = StudyRun(study, out / "results", work, data_root(), lambda line: print(line, flush=True))
+    for cell in [] if options.table else cells:
+        seeds = tuple(options.seeds or study.seeds)
+        command = f"python jobs/study.py {options.study} --cells {cell.name}"
+        result = run.run(cell, seeds, f"{command} --seeds {' '.join(map(str, seeds))}")
+        figures = "  ".join(f"{m} {result.mean(m):.4f}" for m in study.metrics)
+        print(f"{cell.name}: {figures}", flush=True)
+        run.write_page(out / "results.md", f"python jobs/study.py {options.study}")
+    run.write_page(out / "results.md", f"python jobs/study.py {options.study}")
+
+
+def _study_file(name: str, root: Path) -> Path:
+    """A study's file: one of configs/studies by its name, or a path."""
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        return resolve(name, root)
+    path = root / "configs" / "studies" / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        raise ValueError(f"study: got {name!r}, expected {', '.join(known)}, or a path")
+    return path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = job_parser("jobs/study.py", __doc__)
+    parser.add_argument("study", help="a study of configs/studies by its name, or a YAML file")
+    parser.add_argument(
+        "--cells", nargs="+", metavar="CELL", help="cells to run (default: all, in order)"
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, metavar="N", help="seeds (default: the study's)"
+    )
+    parser.add_argument(
+        "--out",
+        default="docs",
+        metavar="DIR",
+        help="folder of results.md and results/, relative to the project (default: docs)",
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="run nothing, make the table again (default: run)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

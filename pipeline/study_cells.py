@@ -1,0 +1,133 @@
+"""The work of a study's cells: prepare the domain once, then train and rank cell by cell.
+
+WORK/corpus-KEY16/           the prepared domain, shared by all cells that read it
+WORK/CELL-KEY16/seed-N/      weights, curve, ranks and checkpoints of a cell
+
+A cell's file of results is written after each of its seeds, so a study that is stopped goes on
+where it stood: finished seeds are read from the file, a training from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import content_hash, read_json
+from pipeline.config import RunConfig
+from pipeline.corpus import build_corpus
+from pipeline.domains import build_domain
+from pipeline.metrics import from_ranks
+from pipeline.ranks_file import load_ranks
+from pipeline.sources.registry import source_fingerprint
+from pipeline.study_config import Cell, StudyConfig
+from pipeline.study_results import CellResult, SeedResult, put_section, study_table
+from pipeline.tracking.records import Figures
+from pipeline.user_models import (
+    CURVE,
+    WEIGHTS,
+    TaskData,
+    TaskFolders,
+    rank_with_user_model,
+    train_user_model,
+)
+from user_model import Workers
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A study and its folders.
+
+    Attributes:
+        study: what is run.
+        results: folder of the files of results, STUDY.CELL.json.
+        work: folder of all else.
+        data: folder that the sources' paths are read against.
+        tell: told a line at a time how it goes on.
+    """
+
+    study: StudyConfig
+    results: Path
+    work: Path
+    data: Path
+    tell: Tell
+
+    def result_file(self, cell: Cell) -> Path:
+        """Where a cell's results stand."""
+        return self.results / f"{self.study.name}.{cell.name}.json"
+
+    def config_hash(self, cell: Cell) -> str:
+        """SHA-256 (hex) of what decides a cell's figures, but for the seed."""
+        config = self.study.run_of(cell)
+        recipe = self.study.task(cell, 0).training_recipe() | {"seed": None}
+        return content_hash({"recipe": recipe, "data": self._data_key(config)})
+
+    def run(self, cell: Cell, seeds: tuple[int, ...], command: str) -> CellResult:
+        """Train and rank the seeds of a cell that its file of results lacks."""
+        path, config_hash = self.result_file(cell), self.config_hash(cell)
+        result = CellResult.read(path, config_hash) or CellResult(
+            study=self.study.name, cell=cell.name, about=cell.about, change=cell.change,
+            model=self.study.model, config_hash=config_hash, command=command,
+        )  # fmt: skip
+        for seed in seeds:
+            if seed in [done.seed for done in result.seeds]:
+                continue
+            figures = self._train_and_rank(cell, seed, config_hash)
+            result = result.with_seed(figures, command)
+            result.write(path)
+        return result
+
+    def write_page(self, page: Path, command: str) -> None:
+        """Put the table of all cells that have results into a page, in the study's order."""
+        found = [CellResult.read(self.result_file(cell)) for cell in self.study.cells]
+        results = [result for result in found if result is not None and result.seeds]
+        if results:
+            table = study_table(results, self.study.metrics)
+            text = f"## {self.study.title}\n\n    {command}\n\n{table}"
+            put_section(page, f"study {self.study.name}", text)
+
+    def _train_and_rank(self, cell: Cell, seed: int, config_hash: str) -> SeedResult:
+        folder = self.work / f"{cell.name}-{config_hash[:16]}" / f"seed-{seed}"
+        (folder / "ranks").mkdir(parents=True, exist_ok=True)
+        task = self.study.task(cell, seed)
+        data = TaskData(task, TaskFolders(corpus=self._corpus(cell), vectors=None))
+        label = f"{cell.name}, seed {seed}"
+        facts = train_user_model(data, Workers(), folder, folder / "fit", self._report(label))
+        rank_with_user_model(data, folder / WEIGHTS, folder / "ranks")
+        ranks = load_ranks(folder / "ranks")[str(task.domain)]
+        seconds = sum(point["seconds"] for point in read_json(folder / CURVE))
+        return SeedResult.of(seed, from_ranks(ranks, task.evaluation.ks), facts, seconds)
+
+    def _report(self, label: str) -> Callable[[float, float, str, str, Figures], None]:
+        def report(done: float, total: float, unit: str, remark: str, _: Figures) -> None:
+            self.tell(f"{label}: {done:.0f}/{total:.0f} {unit}  {remark}")
+
+        return report
+
+    def _corpus(self, cell: Cell) -> Path:
+        config = self.study.run_of(cell)
+        folder = self.work / f"corpus-{content_hash(self._data_key(config))[:16]}"
+        if not folder.is_dir():
+            aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+            shutil.rmtree(aside, ignore_errors=True)
+            domain = build_domain(
+                config.domains[0], self.data, aside / "quarantine", aside / "work",
+                seed=config.seed,
+            )  # fmt: skip
+            build_corpus([domain], aside / "corpus")
+            shutil.rmtree(aside / "work", ignore_errors=True)
+            aside.rename(folder)
+        return folder / "corpus"
+
+    def _data_key(self, config: RunConfig) -> dict[str, Any]:
+        domain = config.domains[0]
+        return {
+            "domain": domain.model_dump(mode="json"),
+            "source": source_fingerprint(domain.source, self.data),
+            "seed": config.seed,
+        }

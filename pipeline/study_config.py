@@ -1,0 +1,121 @@
+"""A study: one run's config, and cells that each change a few of its fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.architectures import architecture_of
+from pipeline.config import BASELINES, TEXT_MODELS, ModelName, RunConfig
+from pipeline.config_mistakes import describe_mistakes, did_you_mean
+from pipeline.sources.options import checked_name
+from pipeline.strict_yaml import load_mapping
+from pipeline.user_models import UserModelTask
+
+
+class Cell(BaseModel):
+    """One line of a study's table: a name, what it is about, and the fields that differ."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="the cell's name, and that of its file of results")
+    about: str = Field(description="what readers see in the table")
+    change: dict[str, Any] = Field(
+        default_factory=dict, description="fields of the run by their dotted names, and values"
+    )
+
+
+class StudyConfig(BaseModel):
+    """A model on one domain, trained once a cell and seed, and ranked on the test targets."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="the study's name")
+    title: str = Field(description="the heading of its table")
+    run: dict[str, Any] = Field(description="the content of a run's config, which cells change")
+    model: ModelName = Field("hydra_ids", description="the model that is trained, from ids alone")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="seeds of each cell")
+    metrics: tuple[str, ...] = Field(
+        ("ndcg@10", "hr@10"), min_length=1, description="the table's columns"
+    )
+    cells: tuple[Cell, ...] = Field(min_length=1, description="the first one is compared with")
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> StudyConfig:
+        checked_name(self.name, "the study's name")
+        names = [checked_name(cell.name, "a cell's name") for cell in self.cells]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise ValueError(f"cells: got {name!r} twice; names must differ")
+        if self.model in (*BASELINES, *TEXT_MODELS):
+            raise ValueError(
+                f"model: got {self.model}, expected one that is trained from ids alone, such as "
+                "hydra_ids or sasrec"
+            )
+        return self
+
+    def cell(self, name: str) -> Cell:
+        """The cell of this name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        for cell in self.cells:
+            if cell.name == name:
+                return cell
+        raise ValueError(f"cells: {did_you_mean(name, [cell.name for cell in self.cells])}")
+
+    def run_of(self, cell: Cell) -> RunConfig:
+        """The run's config with the cell's changes.
+
+        Raises:
+            ValueError: the cell changes a field that does not exist, or to what it cannot be.
+        """
+        content = self.run
+        for field, value in cell.change.items():
+            content = _put(content, field.split("."), value)
+        try:
+            return RunConfig.model_validate(content)
+        except ValidationError as error:
+            where = f"cell {cell.name}"
+            raise ValueError(describe_mistakes(error, RunConfig, where)) from error
+
+    def task(self, cell: Cell, seed: int) -> UserModelTask:
+        """What is trained and ranked for a cell and a seed, on the run's first domain."""
+        config = self.run_of(cell)
+        return UserModelTask(
+            model=self.model,
+            domain=config.domains[0].name,
+            split=config.split,
+            architecture=architecture_of(self.model, config),
+            evaluation=config.evaluation,
+            seed=seed,
+        )
+
+
+def load_study(path: Path) -> StudyConfig:
+    """Read a study's YAML file and check every cell's config.
+
+    Raises:
+        ValueError: one sentence a mistake.
+    """
+    try:
+        study = StudyConfig.model_validate(load_mapping(path))
+    except ValidationError as error:
+        raise ValueError(describe_mistakes(error, StudyConfig, str(path))) from error
+    for cell in study.cells:
+        study.run_of(cell)
+    return study
+
+
+def _put(content: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    """A copy with one field set: parts of a YAML file may be shared by an anchor."""
+    copy = dict(content)
+    if len(path) > 1:
+        inner = copy.get(path[0])
+        value = _put(inner if isinstance(inner, Mapping) else {}, path[1:], value)
+    copy[path[0]] = value
+    return copy

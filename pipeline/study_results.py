@@ -1,0 +1,134 @@
+"""A cell's file of results, and the tables of docs/results.md that are made of such files."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.artifacts import read_json, write_json, write_text
+
+
+class SeedResult(BaseModel):
+    """What one training gave.
+
+    Attributes:
+        seed: of weights, batches and negatives.
+        test: the test metrics by name, mean over users.
+        validation: NDCG@10 of the best epoch on the validation targets.
+        epochs: epochs trained; best_epoch: the one whose weights were ranked.
+        seconds: time in training steps, wall clock.
+        parameters: weights outside the id table.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int
+    test: dict[str, float]
+    validation: float | None
+    epochs: int
+    best_epoch: int
+    seconds: float
+    parameters: int
+
+    @classmethod
+    def of(cls, seed: int, test: dict[str, float], facts: dict[str, Any], seconds: float) -> Self:
+        """Take what the training says of itself."""
+        return cls(
+            seed=seed,
+            test=test,
+            validation=facts["validation_ndcg@10"],
+            epochs=facts["epochs"],
+            best_epoch=facts["best_epoch"],
+            seconds=seconds,
+            parameters=facts["parameters"]["non_embedding"],
+        )
+
+
+class CellResult(BaseModel):
+    """What a cell gave: a line of the table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    study: str
+    cell: str
+    about: str
+    change: dict[str, Any]
+    model: str
+    config_hash: str
+    command: str
+    seeds: tuple[SeedResult, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path, config_hash: str | None = None) -> Self | None:
+        """The results in a file; None if there is none, or it is of another config."""
+        if not path.is_file():
+            return None
+        content = read_json(path)
+        content.pop("summary", None)
+        found = cls.model_validate(content)
+        return found if config_hash in (None, found.config_hash) else None
+
+    def with_seed(self, figures: SeedResult, command: str) -> Self:
+        """The results with those of one more seed, in the order of seeds."""
+        seeds = tuple(sorted((*self.seeds, figures), key=lambda result: result.seed))
+        return self.model_copy(update={"seeds": seeds, "command": command})
+
+    def mean(self, metric: str) -> float:
+        """Mean of a test metric over the seeds."""
+        return statistics.fmean(result.test[metric] for result in self.seeds)
+
+    def deviation(self, metric: str) -> float | None:
+        """Standard deviation of a test metric over the seeds; None for one seed."""
+        values = [result.test[metric] for result in self.seeds]
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def write(self, path: Path) -> None:
+        """Write the file, with mean and deviation of every metric beside the seeds' own."""
+        names = list(self.seeds[0].test) if self.seeds else []
+        summary = {n: {"mean": self.mean(n), "sd": self.deviation(n)} for n in names}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, self.model_dump(mode="json") | {"summary": summary})
+
+
+def study_table(results: Sequence[CellResult], metrics: Sequence[str]) -> str:
+    """A Markdown table, a line for each cell; the first one is what the others differ from."""
+    heads = [*metrics, f"to the first, {metrics[0]}", "seeds", "best epoch", "s", "config"]
+    lines = ["| cell | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    lines += [_line(result, results[0], metrics) for result in results]
+    return "\n".join(lines) + "\n"
+
+
+def _line(result: CellResult, first: CellResult, metrics: Sequence[str]) -> str:
+    figures = [_figure(result, metric) for metric in metrics]
+    base = first.mean(metrics[0])
+    share = result.mean(metrics[0]) / base - 1.0 if base else float("nan")
+    epochs = ", ".join(f"{r.best_epoch}/{r.epochs}" for r in result.seeds)
+    seconds = statistics.fmean(r.seconds for r in result.seeds)
+    cells = [
+        result.about, *figures, "" if result is first else f"{share:+.1%}",
+        " ".join(str(r.seed) for r in result.seeds), epochs, f"{seconds:.0f}",
+        f"`{result.config_hash[:8]}`",
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def _figure(result: CellResult, metric: str) -> str:
+    deviation = result.deviation(metric)
+    return f"{result.mean(metric):.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+
+
+def put_section(page: Path, name: str, text: str) -> None:
+    """Put a generated section into a page, in the place of the one of this name, or at its end."""
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    before = page.read_text() if page.is_file() else "# Results\n"
+    section = f"{begin}\n{text.rstrip()}\n{end}"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if pattern.search(before):
+        write_text(page, pattern.sub(lambda _: section, before))
+    else:
+        write_text(page, f"{before.rstrip()}\n\n{section}\n")

@@ -1,0 +1,149 @@
+"""A study on a small simulated domain: cells, seeds, going on, the table."""
+
+import json
+
+import pytest
+
+from pipeline.study_cells import StudyRun
+from pipeline.study_config import StudyConfig, load_study
+from pipeline.study_results import CellResult, SeedResult, put_section, study_table
+
+TRAINING = {"epochs": 2, "negatives": 16, "batch_tokens": 512, "warmup_steps": 2}
+SOURCE = {"format": "simulated", "catalogue": "books", "population": 100, "items": 40}
+RUN = {
+    "domains": [{"name": "books", "source": SOURCE | {"mean_history": 6}}],
+    "user_model": {"dim": 16, "layers": 1, "training": TRAINING},
+}
+
+
+def study(**fields):
+    cells = [
+        {"name": "full", "about": "all of it"},
+        {"name": "ema", "about": "averaged", "change": {"user_model.training.ema_decay": 0.5}},
+    ]
+    return StudyConfig.model_validate(
+        {"name": "small", "title": "A small study", "run": RUN, "cells": cells} | fields
+    )
+
+
+def run_of(given, folder, tell=lambda line: None):
+    return StudyRun(given, folder / "results", folder / "work", folder, tell)
+
+
+def test_cells_are_trained_once_and_kept(tmp_path):
+    lines = []
+    run = run_of(study(), tmp_path, lines.append)
+    full, ema = (run.run(cell, (0, 1), "the command") for cell in run.study.cells)
+    assert [result.seed for result in full.seeds] == [0, 1]
+    assert full.config_hash != ema.config_hash
+    assert full.seeds[0].test != full.seeds[1].test
+    assert all(0 < result.test["ndcg@10"] < 1 and result.epochs == 2 for result in full.seeds)
+    content = json.loads((tmp_path / "results" / "small.ema.json").read_text())
+    assert content["change"] == {"user_model.training.ema_decay": 0.5}
+    values = [result["test"]["ndcg@10"] for result in content["seeds"]]
+    assert content["summary"]["ndcg@10"]["mean"] == pytest.approx(sum(values) / 2)
+    told = len(lines)
+    again = run_of(study(), tmp_path, lines.append)
+    assert [again.run(cell, (0, 1), "the command") for cell in again.study.cells] == [full, ema]
+    assert len(lines) == told
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_stopped_study_goes_on_and_gives_the_same_figures(tmp_path):
+    whole = run_of(study(), tmp_path / "whole")
+    expected = whole.run(whole.study.cells[0], (0, 1), "")
+
+    def stop(line):
+        if line.startswith("full, seed 1: 1/2"):
+            raise KilledError
+
+    stopped = run_of(study(), tmp_path / "stopped", stop)
+    with pytest.raises(KilledError):
+        stopped.run(stopped.study.cells[0], (0, 1), "")
+    lines = []
+    going_on = run_of(study(), tmp_path / "stopped", lines.append)
+    got = going_on.run(going_on.study.cells[0], (0, 1), "")
+    assert [r.test for r in got.seeds] == [r.test for r in expected.seeds]
+    assert [line.partition("  ")[0] for line in lines] == ["full, seed 1: 2/2 epochs"]
+
+
+def test_a_cell_of_another_config_is_run_anew(tmp_path):
+    before = run_of(study(), tmp_path)
+    before.run(before.study.cells[0], (0,), "")
+    run = json.loads(json.dumps(RUN))
+    run["user_model"]["training"]["lr"] = 1e-2
+    after = run_of(study(run=run), tmp_path)
+    result = after.run(after.study.cells[0], (3,), "")
+    assert [r.seed for r in result.seeds] == [3]
+
+
+def result_of(cell, values, **fields):
+    seeds = [
+        SeedResult(
+            seed=seed, test={"ndcg@10": value}, validation=0.5, epochs=8, best_epoch=6,
+            seconds=10.0 + seed, parameters=99,
+        )
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+    return CellResult(
+        study="s", cell=cell, about=f"about {cell}", change={}, model="hydra_ids",
+        config_hash="0123456789abcdef", command="", seeds=tuple(seeds), **fields,
+    )  # fmt: skip
+
+
+def test_the_table_is_what_the_files_hold():
+    table = study_table([result_of("a", [0.04, 0.06]), result_of("b", [0.055])], ["ndcg@10"])
+    assert table.splitlines()[2:] == [
+        "| about a | 0.0500 ± 0.0141 |  | 0 1 | 6/8, 6/8 | 10 | `01234567` |",
+        "| about b | 0.0550 | +10.0% | 0 | 6/8 | 10 | `01234567` |",
+    ]
+
+
+def test_a_section_takes_the_place_of_the_one_before(tmp_path):
+    page = tmp_path / "results.md"
+    put_section(page, "one", "first")
+    put_section(page, "two", "second")
+    put_section(page, "one", r"third \1")
+    assert page.read_text() == (
+        "# Results\n\n<!-- begin one -->\nthird \\1\n<!-- end one -->\n\n"
+        "<!-- begin two -->\nsecond\n<!-- end two -->\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"user_model.training.emma": 0.5}, r"cell odd.*emma.*ema_decay"),
+        ({"user_model.training.ema_decay": 2}, r"cell odd.*ema_decay"),
+        ({"user_model.layers.x": 2}, r"cell odd.*layers"),
+    ],
+)
+def test_a_cell_that_cannot_be_is_refused_before_anything_runs(change, message, tmp_path):
+    path = tmp_path / "study.yaml"
+    cells = [{"name": "odd", "about": "odd", "change": change}]
+    path.write_text(json.dumps({"name": "s", "title": "t", "run": RUN, "cells": cells}))
+    with pytest.raises(ValueError, match=message):
+        load_study(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model": "hydra_joint"}, "model: got hydra_joint, expected one that is trained from ids"),
+        ({"model": "popularity"}, "model: got popularity"),
+        ({"cells": [{"name": "a", "about": ""}] * 2}, "cells: got 'a' twice"),
+        ({"cells": []}, "cells"),
+        ({"sead": 3}, "sead"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        study(**fields)
+
+
+def test_an_unknown_cell_is_told_what_there_is():
+    with pytest.raises(ValueError, match="ema"):
+        study().cell("emma")
