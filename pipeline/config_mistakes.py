@@ -59,6 +59,9 @@ def _model_at(
             current = tagged[0]
             continue
         path.append(part)
+        if typing.get_origin(current) is dict:  # `part` is a key of the user's own
+            current = typing.get_args(current)[1]
+            continue
         if isinstance(part, int) or not members:
             continue
         fields = members[0].model_fields

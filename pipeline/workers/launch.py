@@ -126,7 +126,7 @@ def _resources(compute: ComputeConfig) -> dict[str, float]:
 def _task(
     work: Work, settings: Mapping[str, Any], report: Reporter, threads: int
 ) -> dict[str, Any]:
-    _prepare(threads)
+    prepare_process(threads)
     facts = dict(work(settings, Member(0, 1), report) or {})
     report.settle()
     return facts | {"peak_mb": _peak_mb()}
@@ -135,7 +135,7 @@ def _task(
 def _group_member(config: Mapping[str, Any]) -> None:
     import ray.train
 
-    _prepare(config["threads"])
+    prepare_process(config["threads"])
     context = ray.train.get_context()
     member = Member(context.get_world_rank(), context.get_world_size())
     report: Reporter = config["report"]
@@ -153,7 +153,8 @@ def _group_member(config: Mapping[str, Any]) -> None:
         report.keep(facts | {"peak_mb": _peak_mb()})
 
 
-def _prepare(threads: int) -> None:
+def prepare_process(threads: int) -> None:
+    """Give a worker's process its threads; keep DeepSpeed from looking for an absent GPU."""
     import torch
 
     if not torch.cuda.is_available():

@@ -35,12 +35,16 @@ def rank_on_cluster(
     return run_in_one_worker(_rank, settings, compute, context.progress)
 
 
-def _settings(task: UserModelTask, context: StageContext) -> dict[str, Any]:
+def task_folders(context: StageContext) -> TaskFolders:
+    """Where a stage that trains finds the corpus and, if it reads text, the item vectors."""
     vectors = [path for name, path in context.inputs.items() if name.startswith("vectors")]
-    folders = TaskFolders(
+    return TaskFolders(
         corpus=context.inputs["corpus"] / CORPUS, vectors=vectors[0] if vectors else None
     )
-    return {"task": task, "folders": folders, "output": context.output}
+
+
+def _settings(task: UserModelTask, context: StageContext) -> dict[str, Any]:
+    return {"task": task, "folders": task_folders(context), "output": context.output}
 
 
 def _train(settings: Mapping[str, Any], member: Member, report: Reporter) -> dict[str, Any]:
