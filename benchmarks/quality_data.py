@@ -18,7 +18,8 @@ from pipeline.prepare import CORPUS, make_corpus
 from pipeline.progress import Progress
 from pipeline.splits import training_histories
 from pipeline.stages import StageContext
-from pipeline.user_models import TaskData, TaskFolders, UserModelTask
+from pipeline.task_data import TaskData
+from pipeline.user_model_task import TaskFolders, UserModelTask
 from user_model import Recommender
 
 _K = 10

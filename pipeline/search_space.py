@@ -21,7 +21,7 @@ from pipeline.config import BASELINES, JOINT_MODELS, ModelName, RunConfig
 from pipeline.config_fields import ConfigField, sections
 from pipeline.config_mistakes import describe_mistakes, did_you_mean
 from pipeline.search_config import Draw, SearchConfig
-from pipeline.user_models import UserModelTask
+from pipeline.user_model_task import UserModelTask
 from user_model import TrainingConfig
 
 Values = Mapping[str, Any]

@@ -21,8 +21,10 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.artifacts import read_json, write_json
 from pipeline.search_space import TrialPlan
+from pipeline.task_data import TaskData
 from pipeline.tracking.records import Figures
-from pipeline.user_models import TaskData, TaskFolders, UserModelTask, train_user_model
+from pipeline.user_model_task import TaskFolders, UserModelTask
+from pipeline.user_models import train_user_model
 from user_model import Workers
 
 METRIC = "ndcg@10"

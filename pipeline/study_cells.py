@@ -25,15 +25,10 @@ from pipeline.ranks_file import load_ranks
 from pipeline.sources.registry import source_fingerprint
 from pipeline.study_config import Cell, StudyConfig
 from pipeline.study_results import CellResult, SeedResult, put_section, study_table
+from pipeline.task_data import TaskData
 from pipeline.tracking.records import Figures
-from pipeline.user_models import (
-    CURVE,
-    WEIGHTS,
-    TaskData,
-    TaskFolders,
-    rank_with_user_model,
-    train_user_model,
-)
+from pipeline.user_model_task import TaskFolders
+from pipeline.user_models import CURVE, WEIGHTS, rank_with_user_model, train_user_model
 from user_model import Workers
 
 Tell = Callable[[str], None]

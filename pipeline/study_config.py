@@ -13,7 +13,7 @@ from pipeline.config import BASELINES, TEXT_MODELS, ModelName, RunConfig
 from pipeline.config_mistakes import describe_mistakes, did_you_mean
 from pipeline.sources.options import checked_name
 from pipeline.strict_yaml import load_mapping
-from pipeline.user_models import UserModelTask
+from pipeline.user_model_task import UserModelTask
 
 
 class Cell(BaseModel):

@@ -19,7 +19,7 @@ from ray.tune.schedulers import ASHAScheduler
 from pipeline.progress import StageProgress
 from pipeline.search_space import TrialPlan
 from pipeline.search_trial import METRIC, TrialFolder, TrialRecord, run_trial
-from pipeline.user_models import TaskFolders
+from pipeline.user_model_task import TaskFolders
 from pipeline.workers.cluster import ComputeConfig
 from pipeline.workers.launch import prepare_process
 

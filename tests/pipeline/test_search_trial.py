@@ -10,7 +10,9 @@ from pipeline.corpus import build_corpus
 from pipeline.search_config import SearchConfig
 from pipeline.search_space import plan_trials
 from pipeline.search_trial import TrialFolder, run_trial
-from pipeline.user_models import TaskData, TaskFolders, train_user_model
+from pipeline.task_data import TaskData
+from pipeline.user_model_task import TaskFolders
+from pipeline.user_models import train_user_model
 from user_model import Workers
 
 RUNGS = (2, 4, 6)
