@@ -42,14 +42,17 @@ def _main(arguments: Sequence[str]) -> None:
 
 
 def run(options: Options) -> None:
-    """Run all stages, then print the table of domains x models and the report's path."""
+    """Run all stages; print the table of domains x models, the choices and the report's path."""
     from pipeline.progress import Progress
+    from pipeline.report_choices import choice_lines
     from pipeline.results_table import results_table
     from pipeline.run import execute
 
     progress = Progress()
     outcome = execute(options.config, options.run_dir, progress)
     progress.console.print(results_table(outcome.metrics))
+    for line in choice_lines(outcome.choices):
+        progress.console.print(line, style="dim", highlight=False)
     progress.console.print(f"report: {outcome.folder.report}", highlight=False, soft_wrap=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pipeline.config import (
+    JOINT_MODELS,
     TIMED_MODELS,
     HSTUModelConfig,
     HydraModelConfig,
@@ -26,7 +27,7 @@ Architecture = (
 
 
 def architecture_of(model: ModelName, config: RunConfig) -> Architecture:
-    """The part of the config that describes a trained model."""
+    """The part of the config that describes a trained model, as it counts for this model."""
     parts: dict[str, Architecture] = {
         "sasrec": config.sasrec,
         "sasrec_bce": config.sasrec_bce,
@@ -34,6 +35,8 @@ def architecture_of(model: ModelName, config: RunConfig) -> Architecture:
         "hstu": config.hstu,
         "hstu_time": config.hstu,
     }
+    if model in JOINT_MODELS:
+        return config.user_model.for_joint()
     return parts.get(model, config.user_model)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from item_llm import ItemLLMConfig
 from pipeline.artifacts import content_hash
+from pipeline.candidates import check_candidates, with_fields
 from pipeline.config_mistakes import describe_mistakes, did_you_mean
 from pipeline.config_overrides import with_overrides
 from pipeline.domains import DomainConfig
@@ -73,6 +74,17 @@ class _TrainedModel(BaseModel):
     validation_users: int | None = Field(
         5000, ge=1, description="users of a domain that early stopping looks at; null: all"
     )
+    candidates: dict[str, tuple[Any, ...]] = Field(
+        default_factory=dict,
+        description="values to try, by field, such as {dropout: [0.3, 0.5], training.lr: [1e-3]}; "
+        "each trained model keeps what is best on its validation",
+    )
+
+    @model_validator(mode="after")
+    def _candidates_can_be_tried(self) -> Self:
+        if self.candidates:
+            check_candidates(self, self.candidates)
+        return self
 
 
 class HydraModelConfig(HydraConfig, _TrainedModel):
@@ -80,7 +92,8 @@ class HydraModelConfig(HydraConfig, _TrainedModel):
 
     joint: dict[str, Any] = Field(
         default_factory=dict,
-        description="fields of `training` that differ where all domains are trained together",
+        description="`dropout` and fields of `training` that differ where all domains are trained "
+        "together",
     )
     interleave: bool = Field(
         False,
@@ -89,13 +102,24 @@ class HydraModelConfig(HydraConfig, _TrainedModel):
     )
 
     @model_validator(mode="after")
-    def _joint_fields_exist(self) -> HydraModelConfig:
-        self.joint_training()
+    def _joint_fields_fit(self) -> Self:
+        self.for_joint()
+        if both := sorted(self._joint_paths().keys() & self.candidates.keys()):
+            raise ValueError(f"{both[0]}: is set by joint and tried by candidates; take one away")
         return self
 
-    def joint_training(self) -> TrainingConfig:
-        """`training` with the fields of `joint` put over it."""
-        return TrainingConfig.model_validate(self.training.model_dump() | self.joint)
+    def for_joint(self) -> Self:
+        """What the joint model is made of: the fields of `joint` put over the others."""
+        if not self.joint:
+            return self
+        return with_fields(self, {**self._joint_paths(), "joint": {}}, "joint")
+
+    def _joint_paths(self) -> dict[str, Any]:
+        """The fields of `joint`, by dotted name."""
+        return {
+            name if name == "dropout" else f"training.{name}": value
+            for name, value in self.joint.items()
+        }
 
 
 class SASRecModelConfig(SASRecConfig, _TrainedModel):

@@ -37,7 +37,7 @@ def with_overrides(
         if path not in fields:
             known = [field.option for field in fields.values()]
             raise ValueError(f"{option}: unknown option; {did_you_mean(option, known)}")
-        merged = _put(merged, path.split("."), _value(option, values, fields[path]))
+        merged = put_field(merged, path.split("."), _value(option, values, fields[path]))
     return merged
 
 
@@ -78,8 +78,8 @@ def _scalar(value: str, *, text: bool) -> Any:
         return value  # and the config says what it expected instead
 
 
-def _put(content: Any, path: Sequence[str], value: Any) -> dict[str, Any]:
+def put_field(content: Any, path: Sequence[str], value: Any) -> dict[str, Any]:
     """A copy with one field set: parts of a YAML file may be shared by an anchor."""
     copy = dict(content) if isinstance(content, Mapping) else {}
-    copy[path[0]] = _put(copy.get(path[0]), path[1:], value) if len(path) > 1 else value
+    copy[path[0]] = put_field(copy.get(path[0]), path[1:], value) if len(path) > 1 else value
     return copy

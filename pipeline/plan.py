@@ -14,9 +14,10 @@ from typing import Any
 from item_llm import ItemLLMConfig
 from item_llm.base_models import PretrainedModel
 from pipeline import item_vectors
-from pipeline.architectures import architecture_of, sequence_model
+from pipeline.architectures import Architecture, architecture_of, sequence_model
 from pipeline.artifacts import MANIFEST, RunStore, read_json
-from pipeline.config import RunConfig
+from pipeline.candidates import variants
+from pipeline.config import ModelName, RunConfig
 from pipeline.domains import DomainConfig
 from pipeline.paths import data_root
 from pipeline.prepare import CORPUS, DATA
@@ -126,12 +127,21 @@ def _texts(corpus: Path) -> int:
 
 
 def _weights(config: RunConfig, recipe: Recipe) -> dict[str, int]:
-    import torch
-
+    """Of each trained model; of candidates that differ in size, the largest."""
     weights: dict[str, int] = {}
     trained = {name.split(".")[1] for name in recipe.trained}
     for model in (name for name in config.models if name in trained):
-        with torch.device("meta"):  # shapes alone: no memory, whatever the size
-            body = sequence_model(model, architecture_of(model, config))
-        weights[model] = sum(weight.numel() for weight in body.parameters())
+        architecture = architecture_of(model, config)
+        weights[model] = max(
+            _size_of(model, variant)
+            for _, variant in variants(architecture, architecture.candidates)
+        )
     return weights
+
+
+def _size_of(model: ModelName, architecture: Architecture) -> int:
+    import torch
+
+    with torch.device("meta"):  # shapes alone: no memory, whatever the size
+        body = sequence_model(model, architecture)
+    return sum(weight.numel() for weight in body.parameters())

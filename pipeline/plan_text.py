@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.plan import Plan, PlannedStage, SourceSize
-from pipeline.progress import clock
+from pipeline.progress import clock, shortened
 from pipeline.workers.cluster import ComputeConfig
 
 _NAME = 30
@@ -83,7 +83,7 @@ def _stage(number: int, planned: PlannedStage, workers: int) -> str:
     seconds = planned.facts.get("seconds")
     took = "-" if seconds is None else clock(seconds)
     slots = f"{min(stage.slots, workers)}/{workers}"
-    head = f"{number:>3} {_cut(stage.name, _NAME):<{_NAME}} {_STATES[planned.state]:<8} "
+    head = f"{number:>3} {shortened(stage.name, _NAME):<{_NAME}} {_STATES[planned.state]:<8} "
     head += f"{slots:>5} {took:>8}  "
     return head + _reads([needed.name for needed in stage.inputs], 80 - len(head))
 
@@ -108,10 +108,6 @@ def _summary(plan: Plan) -> str:
         f"{len(plan.stages)} stages: {count['done']} reused, {count['begun']} resumed, "
         f"{count['to do']} made. Nothing was run."
     )
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _size(size: float) -> str:

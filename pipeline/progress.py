@@ -70,7 +70,7 @@ class Progress:
         self._tasks: dict[str, TaskID] = {}
         self._followers: list[Callable[[str, Figures], None]] = []
         self._bars = Bars(
-            TextColumn("{task.description:<26.26}"),
+            TextColumn("{task.description:<26}"),
             BarColumn(bar_width=14),
             TextColumn("{task.fields[text]}"),
             TimeElapsedColumn(),
@@ -103,7 +103,7 @@ class Progress:
     def stage(self, name: str) -> Iterator[StageProgress]:
         """The progress of one stage; its bar goes when the block ends."""
         if self.console.is_terminal:
-            self._tasks[name] = self._bars.add_task(name, total=None, text="")
+            self._tasks[name] = self._bars.add_task(shortened(name, 26), total=None, text="")
         try:
             yield StageProgress(self, name)
         finally:
@@ -153,6 +153,18 @@ def _fitting(parts: Sequence[str], width: int) -> str:
             break
         text = longer
     return text
+
+
+def shortened(name: str, width: int) -> str:
+    """The name of a stage in so many columns; its end tells candidates apart, so that stays.
+
+    >>> shortened("try.hydra_single.instruments.dropout=0.3", 30)
+    'try.hydra_single.i…dropout=0.3'
+    """
+    if len(name) <= width:
+        return name
+    end = name[name.rindex(".", 0, max(name.rfind("="), 0)) + 1 :] if "=" in name else ""
+    return f"{name[: width - 1 - len(end)]}…{end}"
 
 
 def clock(seconds: float) -> str:

@@ -6,6 +6,8 @@
 
 A tuned item LLM gets a stage `neighbours` for the report, which nothing else reads.
 Models of ids alone need no vectors; hydra_frozen reads the untuned encoder's (vectors_frozen).
+Where settings or epochs are chosen on validation, stages try.MODEL.DOMAIN.SETTINGS stand before
+train.MODEL.DOMAIN (trained_stages.py).
 """
 
 from __future__ import annotations
@@ -17,16 +19,13 @@ from typing import Any
 
 from item_llm import ItemLLMConfig
 from pipeline import item_vectors, prepare, ranking
-from pipeline.architectures import architecture_of
 from pipeline.config import BASELINES, JOINT_MODELS, TEXT_MODELS, ModelName, RunConfig
 from pipeline.model_names import ORACLE
 from pipeline.sources.simulated import has_oracle
 from pipeline.stages import Stage, StageContext
-from pipeline.user_model_task import UserModelTask
+from pipeline.trained_stages import RANKS, ranking_stage, trained_stage
 from pipeline.workers.neighbours import neighbours_on_cluster
-from pipeline.workers.user_model import rank_on_cluster, train_on_cluster
 
-_RANKS = 2  # version of what a rank stage writes: 2 added the examples
 _VECTORS = 2  # version of the snapshot's layout: 2 added its type
 
 
@@ -166,40 +165,11 @@ class RecipeBuilder:
     def _add_trained(
         self, model: ModelName, domain: str | None, corpus: Stage, vectors: Mapping[str, Stage]
     ) -> None:
-        config = self.config
         encoder = encoder_of(model)
         inputs = (corpus, vectors[encoder]) if encoder else (corpus,)
-        template = UserModelTask(
-            model=model,
-            domain=domain,
-            split=config.split,
-            architecture=architecture_of(model, config),
-            evaluation=config.evaluation,
-            seed=config.seed,
-        )
-        scope = model if domain is None else f"{model}.{domain}"
-
-        def make_training(context: StageContext) -> Mapping[str, Any]:
-            return train_on_cluster(template, config.compute, context)
-
-        def make_ranks(context: StageContext) -> Mapping[str, Any]:
-            return rank_on_cluster(template, config.compute, context)
-
-        train = Stage(
-            f"train.{scope}",
-            template.training_recipe(),
-            make_training,
-            inputs,
-            slots=config.compute.workers if domain is None else 1,
-        )
+        train = trained_stage(model, domain, inputs, self.config)
+        rank = ranking_stage(model, domain, (*inputs, train), self.config)
         self._trained[train.name] = train
-        rank = Stage(
-            f"rank.{scope}",
-            template.ranking_recipe(),
-            make_ranks,
-            (*inputs, train),
-            version=_RANKS,
-        )
         self._ranked[rank.name] = rank
 
     def _add_ranking(self, model: str, corpus: Stage, domains: list[str]) -> None:
@@ -214,7 +184,7 @@ class RecipeBuilder:
             "split": config.split.model_dump(mode="json"),
             "mask_seen": config.evaluation.mask_seen,
         }
-        stage = Stage(f"rank.{model}", recipe, make, (corpus,), version=_RANKS)
+        stage = Stage(f"rank.{model}", recipe, make, (corpus,), version=RANKS)
         self._ranked[stage.name] = stage
 
     def _metrics(self, corpus: Stage) -> Stage:

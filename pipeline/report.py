@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline import (
+    report_choices,
     report_data,
     report_differences,
     report_examples,
@@ -57,6 +58,7 @@ def render(files: RunFiles) -> str:
         item_llm=curves.get("item_llm"),
         item_llm_chart=item_llm_chart(curves.get("item_llm")),
         training_charts=training_charts(curves.get("user_models") or {}, domain_order(metrics)),
+        choices=report_choices.choice_rows(run.get("choices") or {}, domain_order(metrics)),
         stages=report_stages.stages(run),
     )
 

@@ -45,10 +45,11 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """A finished run."""
+    """A finished run: its folder, metrics.json, the run card's `choices`, what became of stages."""
 
     folder: RunFolder
     metrics: dict[str, Any]
+    choices: dict[str, Any]
     stages: dict[str, StageResult]
 
 
@@ -79,7 +80,7 @@ def execute(config: RunConfig, run_dir: Path | None, progress: Progress) -> RunO
         files = gather(recipe, stages, card)
         tell_results(tracking, files)
         files.write(folder.path, report.render(files))
-    return RunOutcome(folder, files.metrics, stages)
+    return RunOutcome(folder, files.metrics, files.run["choices"], stages)
 
 
 def places(config: RunConfig, run_dir: Path | None) -> tuple[RunStore, RunFolder]:

@@ -52,11 +52,12 @@ def first_refused(path: Path) -> list[dict[str, Any]]:
 
 
 def details(recipe: Recipe, stages: Mapping[str, StageResult]) -> dict[str, Any]:
-    """run.json's `adapter`, `cache` and `parameters`."""
+    """run.json's `adapter`, `cache`, `parameters` and `choices`."""
     return {
         "adapter": _adapter(recipe, stages),
         "cache": _cache(recipe, stages),
         "parameters": _parameters(recipe, stages),
+        "choices": _choices(recipe, stages),
     }
 
 
@@ -64,7 +65,7 @@ def curves(recipe: Recipe, stages: Mapping[str, StageResult]) -> dict[str, Any]:
     """curves.json: the item LLM's losses, and each user model's by model and domain."""
     models: dict[str, dict[str, Any]] = {}
     for name in recipe.trained:
-        _, model, domain = f"{name}.all".split(".")[:3]
+        model, domain = _model_and_domain(name)
         models.setdefault(model, {})[domain] = read_json(stages[name].artifact.path / CURVE)
     return {"item_llm": _finetuning(recipe, stages), "user_models": models}
 
@@ -117,3 +118,20 @@ def _parameters(recipe: Recipe, stages: Mapping[str, StageResult]) -> dict[str, 
         if counts["total"] > largest.get(model, {"total": 0})["total"]:
             largest[model] = counts
     return largest
+
+
+def _choices(recipe: Recipe, stages: Mapping[str, StageResult]) -> dict[str, Any]:
+    """What was tried for each model and domain ("all" together), where there was a choice."""
+    choices: dict[str, dict[str, Any]] = {}
+    for name in recipe.trained:
+        model, domain = _model_and_domain(name)
+        candidates = stages[name].facts.get("candidates", [])
+        if len(candidates) > 1:
+            choices.setdefault(model, {})[domain] = candidates
+    return choices
+
+
+def _model_and_domain(trained: str) -> tuple[str, str]:
+    """Of a stage train.MODEL[.DOMAIN]; without a domain it is "all"."""
+    _, model, domain = f"{trained}.all".split(".")[:3]
+    return model, domain

@@ -25,7 +25,7 @@ class UserModelTask(BaseModel):
         model: Its name in the results.
         domain: The one domain it is trained on, or None for all of them together.
         split: Which events train, choose and test.
-        architecture: The model and its training.
+        architecture: The model and its training, with nothing left to choose.
         evaluation: How it is ranked.
         seed: Of weights, batches and negatives.
     """
@@ -41,9 +41,7 @@ class UserModelTask(BaseModel):
 
     @property
     def training(self) -> TrainingConfig:
-        """The training settings that count for this task."""
-        if self.domain is None and isinstance(self.architecture, HydraModelConfig):
-            return self.architecture.joint_training()
+        """How it is trained."""
         return self.architecture.training
 
     @property
@@ -59,7 +57,7 @@ class UserModelTask(BaseModel):
     def training_recipe(self) -> dict[str, Any]:
         """What decides the trained weights, beside the corpus and the vectors."""
         architecture = self.architecture.model_dump(
-            mode="json", exclude={"training", "joint", "backend", "interleave"}
+            mode="json", exclude={"training", "joint", "candidates", "backend", "interleave"}
         )
         return {
             "model": self.model,

@@ -15,7 +15,7 @@ from pipeline.ranks_file import save_ranks
 from pipeline.task_data import TaskData
 from pipeline.tracking.records import Figures
 from pipeline.validation import Validation
-from user_model import EpochRecord, Recommender, TrainingConfig, TrainingResult, Workers, train
+from user_model import EpochRecord, Recommender, TrainingResult, Workers, train
 from user_model.checkpoint import load_weights, save_weights
 
 WEIGHTS = "weights"
@@ -31,45 +31,31 @@ def train_user_model(
     """Train one model and write its best weights and its curve to `output` (rank 0).
 
     Checkpoints go to `scratch`; a second call with the same scratch resumes from the last one.
-    Under the split `refit` the number of epochs is chosen on the strict split, and then a fresh
-    model is trained for so many with the validation events as targets too.
+    Under the split `refit` the validation events are targets too, so nothing is validated and the
+    last weights count: the number of epochs has been chosen on the strict split before.
 
     Returns:
-        Facts for the run card: parameters, epochs, the validation figure.
+        Facts for the run card: parameters, epochs and, if there was one, the validation figure.
     """
-    task, training = data.task, data.task.training
-    chosen = None
-    if task.split.kind == "refit":
-        strict = task.model_copy(update={"split": task.split.model_copy(update={"kind": "strict"})})
-        on_strict = TaskData(strict, data.folders)
-        _, chosen = _fit(on_strict, training, workers, scratch / "strict", report)
-        training = training.model_copy(update={"epochs": chosen.best_epoch})
-    model, result = _fit(
-        data, training, workers, scratch / "fit", report, validated=task.split.kind != "refit"
-    )
-    counts = model.parameter_counts()
-    history = (chosen or result).history
+    validated = data.task.split.kind != "refit"
+    model, result = _fit(data, workers, scratch / "fit", report, validated=validated)
     if workers.rank == 0:
-        save_weights(output / WEIGHTS, model, {"model": task.model, "domain": task.domain})
-        write_json(output / CURVE, [_point(record) for record in history])
-    return {
+        origin = {"model": data.task.model, "domain": data.task.domain}
+        save_weights(output / WEIGHTS, model, origin)
+        write_json(output / CURVE, [_point(record) for record in result.history])
+    counts = model.parameter_counts()
+    facts = {
         "parameters": {"total": counts.total, "non_embedding": counts.non_embedding},
         "epochs": result.epochs,
         "best_epoch": result.best_epoch,
-        "validation_ndcg@10": (chosen or result).best_validation,
     }
+    return facts | ({"validation_ndcg@10": result.best_validation} if validated else {})
 
 
 def _fit(
-    data: TaskData,
-    training: TrainingConfig,
-    workers: Workers,
-    scratch: Path,
-    report: Report,
-    *,
-    validated: bool = True,
+    data: TaskData, workers: Workers, scratch: Path, report: Report, *, validated: bool
 ) -> tuple[Recommender, TrainingResult]:
-    model = data.build()
+    model, training = data.build(), data.task.training
     names = [domain.name for domain in data.domains]
     histories = training_histories(
         data.corpus, data.roles, names,

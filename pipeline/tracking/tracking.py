@@ -40,7 +40,7 @@ class Tracking:
             )
             for external in externals
         ]
-        self._logged: set[tuple[str, int | None]] = set()
+        self._logged: set[tuple[str, int | None, str]] = set()  # stage, step, name of a value
         self._parameters: dict[str, str] = {}
         self._over = False
 
@@ -65,7 +65,7 @@ class Tracking:
         if self._over:  # an interrupted run does not wait for its stages
             return
         record = Record(stage, figures, time.time())
-        self._logged.add((stage, figures.step))
+        self._logged |= {(stage, figures.step, name) for name in figures.values}
         self._safely(lambda: self._jsonl.log(record))
         for tracker in self._others:
             tracker.log(record)
@@ -73,7 +73,7 @@ class Tracking:
     def complete(self, stage: str, curve: Iterable[Figures]) -> None:
         """Log what of a stage's curve was not logged: a stage that was reused or resumed."""
         for figures in curve:
-            if (stage, figures.step) not in self._logged:
+            if not any((stage, figures.step, name) in self._logged for name in figures.values):
                 self.log(stage, figures)
 
     def describe(self, parameters: Mapping[str, str]) -> None:

@@ -53,7 +53,11 @@ def test_own_data_take_five_lines(tmp_path):
         (f"domains: [{DOMAIN}]\nlarge_domains: [boks]", "'boks'; did you mean `books`"),
         (f"domains: [{DOMAIN}]\nmodels: [sasrec, sasrec]", "lists a model twice"),
         (f"domains: [{DOMAIN}]\nname: a/b", "the run name 'a/b' cannot be used"),
-        (f"domains: [{DOMAIN}]\nuser_model: {{joint: {{epohcs: 3}}}}", "epohcs"),
+        (
+            f"domains: [{DOMAIN}]\nuser_model: {{joint: {{epohcs: 3}}}}",
+            "user_model: joint: training.epohcs: .*`epochs`",
+        ),
+        (f"domains: [{DOMAIN}]\nuser_model: {{joint: {{dropout: 2}}}}", "joint: dropout: .*got 2"),
         (f"domains: [{DOMAIN}]\nuser_model: {{dim: wide}}", "user_model.dim: .*got 'wide'"),
     ],
 )

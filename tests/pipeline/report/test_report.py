@@ -16,6 +16,7 @@ from pipeline import (
     report_results,
 )
 from pipeline.report import render
+from pipeline.report_choices import choice_lines
 
 SECTIONS = (
     "results",
@@ -249,6 +250,31 @@ def test_epochs_without_validation_are_left_out_of_the_curve(made_up_run):
     for epoch in run.curves["user_models"]["sasrec"]["books"]:
         epoch["ndcg@10"] = None
     assert "svg" in render(run)
+
+
+def test_every_candidate_stands_with_its_figure_and_the_chosen_one_bold(made_up_run):
+    run = made_up_run(domains=("books", "games"), models=EVERY_MODEL)
+    html = render(run)
+    assert "<b>dropout=0.5: 0.1742</b>" in html
+    words = Page(html).words
+    assert "Settings chosen on validation" in words
+    assert "Hydra joint all domains dropout=0.3: 0.1912 · dropout=0.5: 0.1804" in words
+    assert "SASRec games dropout=0.3: 0.1581 · dropout=0.5: 0.1502" in words
+    del run.run["choices"]
+    assert "Settings chosen on validation" not in render(run)
+
+
+def test_the_terminal_names_what_was_chosen_in_80_columns(made_up_run):
+    choices = made_up_run().run["choices"]
+    choices["hydra_single"] = {
+        f"a_long_name_of_a_shop_{n}": choices["sasrec"]["games"] for n in "abc"
+    }
+    lines = choice_lines(choices)
+    assert max(map(len, lines)) <= 80
+    text = " ".join(line.strip() for line in lines)
+    assert "SASRec: dropout=0.5 (books); dropout=0.3 (games)" in text
+    assert "Hydra joint: dropout=0.3 (all)" in text
+    assert choice_lines({}) == []
 
 
 def test_equal_inputs_give_equal_pages(made_up_run):
