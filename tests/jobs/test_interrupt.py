@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.tracking.jsonl import TRACKING, read_records
 
@@ -19,11 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 class Interruptible:
     """The job on a Ray that it starts itself, in a session of its own as in a terminal."""
 
-    def __init__(self, workplace, name):
+    def __init__(self, workplace, name, *options):
         self.run_dir = workplace.folder / "runs" / name
         self.command = [
             *(sys.executable, "jobs/multidomain.py", "--config", str(workplace.config)),
             *("--run-dir", str(self.run_dir), "--store", str(workplace.folder / f"{name}-store")),
+            *options,
         ]
         self.log = workplace.folder / f"{name}.log"
 
@@ -107,3 +110,24 @@ def test_interrupted_twice_the_run_ends_with_the_same_figures(job, first_run, wo
     metrics = json.loads(first_run.metrics)
     expected = metrics["domains"]["books"]["models"]["hydra_joint"]["ndcg@10"]
     assert final.figures.values["books/hydra_joint/ndcg@10"] == expected
+
+
+def test_interrupted_in_the_middle_of_a_candidate_the_finished_ones_are_kept(workplace):
+    training = "{dim: 16, training: {epochs: 60, negatives: 32}, candidates: {dropout: [0.1, 0.4]}}"
+    settings = yaml.safe_load(workplace.config.read_text())
+    settings |= {"models": ["sasrec"], "sasrec": yaml.safe_load(training)}
+    workplace = replace(workplace, folder=workplace.folder / "candidates")
+    workplace.folder.mkdir()
+    workplace.config.write_text(yaml.safe_dump(settings))
+    alone = ("--compute.workers", "1")  # one candidate after the other
+    job = Interruptible(workplace, "stopped", *alone)
+    assert job.stop_at("try.sasrec.books.dropout=0.4", 1, signal.SIGTERM) == 128 + signal.SIGTERM
+    assert "try.sasrec.books.dropout=0.1: ran" in job.log.read_text()
+    assert job.start().wait(500) == 0, job.log.read_text()
+    assert "try.sasrec.books.dropout=0.1: reused" in job.log.read_text()
+    assert "try.sasrec.books.dropout=0.4: resumed" in job.log.read_text()
+    assert "SASRec: dropout=" in job.log.read_text()
+    whole = Interruptible(workplace, "whole", *alone)
+    assert whole.start().wait(500) == 0, whole.log.read_text()
+    found, expected = ((run.run_dir / "metrics.json").read_bytes() for run in (job, whole))
+    assert found == expected
