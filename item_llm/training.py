@@ -57,7 +57,7 @@ def finetune(
     together and then shared out, so that their number does not change what is learned.
 
     Args:
-        config: `lora` must be set and `adapter` must not.
+        config: `lora` must be set and `adapter` must not; dtype mixed trains in float32.
         pairs: training pairs; positions in `texts`.
         held_out_pairs: pairs of users that `pairs` has nothing of; may be empty.
         texts: text of each item.
@@ -79,10 +79,11 @@ def finetune(
             "fine-tuning needs `lora` and no `adapter`; got "
             f"lora {config.lora}, adapter {config.adapter}: a frozen or pinned encoder trains none"
         )
-    if config.encoder.dtype != "float32":
+    if config.encoder.dtype == "bfloat16":
         raise ValueError(
-            f"encoder.dtype is {config.encoder.dtype}; fine-tune in float32: the adapter can be "
-            "used with either afterwards (`adapter: PATH`)"
+            "encoder.dtype is bfloat16, whose 8 bits lose the small updates of a fine-tuning: "
+            "set it to float32 or mixed (which trains in float32), and pin the adapter "
+            "(`adapter: PATH`) to encode in bfloat16 afterwards"
         )
     config.finetuning.check_shares(workers)
     if config.finetuning.objective == "histories" and sequence_model is None:

@@ -222,8 +222,19 @@ def test_a_frozen_encoder_is_not_fine_tuned(tiny_llama, tmp_path, item_texts):
 def test_training_in_bfloat16_is_refused(tiny_llama, tmp_path, item_texts):
     config = tiny_config(tiny_llama)
     half = config.encoder.model_copy(update={"dtype": "bfloat16"})
-    with pytest.raises(ValueError, match="fine-tune in float32"):
+    with pytest.raises(ValueError, match=r"dtype is bfloat16.* set it to float32 or mixed"):
         run(config.model_copy(update={"encoder": half}), item_texts, tmp_path / "adapter")
+
+
+def test_mixed_trains_the_adapter_of_float32_and_encodes_with_it(tiny_llama, tmp_path, item_texts):
+    config = tiny_config(tiny_llama)
+    mixed = config.encoder.model_copy(update={"dtype": "mixed"})
+    exact = run(config, item_texts, tmp_path / "exact")
+    same = run(config.model_copy(update={"encoder": mixed}), item_texts, tmp_path / "mixed")
+    assert same.adapter_sha256 == exact.adapter_sha256
+    vectors = ItemEncoder.load(mixed, tmp_path / "mixed").encode(item_texts)
+    expected = ItemEncoder.load(config.encoder, tmp_path / "exact").encode(item_texts)
+    assert 0.999 < (vectors * expected).sum(1).min() < 1 - 1e-7
 
 
 def test_schedule_warms_up_and_falls_to_zero():
