@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from item_llm import ItemLLMConfig
+from item_llm.snapshot import SnapshotType
 from pipeline.artifacts import content_hash
 from pipeline.candidates import check_candidates, with_fields
 from pipeline.config_mistakes import describe_mistakes, did_you_mean
@@ -161,6 +162,11 @@ class RunConfig(BaseModel):
         None,
         description="folder of the item vectors' cache, shared by runs, or s3://BUCKET/PREFIX; "
         "null: vectors/ in the store",
+    )
+    vectors_dtype: SnapshotType = Field(
+        "float32",
+        description="how a run stores its item vectors; models read them as float32. int8 has a "
+        "scale an item",
     )
     domains: tuple[DomainConfig, ...] = Field(
         description="the catalogues: a name, a source and how it is cleaned", min_length=1

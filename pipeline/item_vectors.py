@@ -13,6 +13,7 @@ from item_llm.base_models import PretrainedModel
 from item_llm.cache import EmbeddingCache
 from item_llm.reading import describe_encoder
 from item_llm.refresh import Encoded, in_blocks
+from item_llm.snapshot import SnapshotType
 from pipeline.config import RunConfig
 from pipeline.corpus import Corpus
 from pipeline.paths import project_root, resolve
@@ -44,9 +45,20 @@ def finetune_on_cluster(config: RunConfig, context: StageContext) -> dict[str, A
 
 
 def encode_corpus(
-    config: ItemLLMConfig, compute: ComputeConfig, cache_folder: str, context: StageContext
+    config: ItemLLMConfig,
+    compute: ComputeConfig,
+    cache_folder: str,
+    dtype: SnapshotType,
+    context: StageContext,
 ) -> dict[str, Any]:
     """Encode the texts that the cache lacks and write the corpus's dense snapshot.
+
+    Args:
+        config: the encoder.
+        compute: how many workers encode, and of what size.
+        cache_folder: as `cache_place` gives it.
+        dtype: how the snapshot stores the vectors.
+        context: the stage's folders.
 
     Returns:
         How many distinct texts were encoded and how many reused.
@@ -67,7 +79,8 @@ def encode_corpus(
     counts = {"encoded": encoded, "reused": len(texts) - len(missing), "base": config.encoder.base}
     # The version that the run trains on stays readable, whatever is deleted later.
     details = counts | {"version": cache.tag(context.output.name), "dim": dim}
-    cache.snapshot(corpus.texts, write_encoder(context.output, fingerprint, details))
+    folder = write_encoder(context.output, fingerprint, details)
+    cache.snapshot(corpus.texts, folder, dtype=dtype)
     return counts
 
 

@@ -142,12 +142,15 @@ class RecipeBuilder:
         llm = config.item_llm if encoder == "tuned" else _frozen(config.item_llm)
 
         def make(context: StageContext) -> Mapping[str, Any]:
-            return item_vectors.encode_corpus(llm, config.compute, cache, context)
+            return item_vectors.encode_corpus(
+                llm, config.compute, cache, config.vectors_dtype, context
+            )
 
         recipe = {
             "encoder": llm.encoder.model_dump(mode="json", exclude={"batch_tokens"}),
             "base": self.base_sha256(llm),
             "adapter": item_vectors.pinned_adapter_sha256(llm),
+            "dtype": config.vectors_dtype,
         }
         name = "vectors" if encoder == "tuned" else "vectors_frozen"
         slots = config.compute.workers

@@ -34,6 +34,18 @@ def test_a_field_changes_the_stages_that_depend_on_it(changed, stages):
     assert {name for name in before if before[name] != after[name]} == stages
 
 
+def test_the_type_of_the_vectors_changes_what_is_made_of_them_and_not_the_adapter():
+    def made(**fields):
+        llm = {"models": ["hydra_single"], "item_llm": {"encoder": {"base": "minilm"}}}
+        config = RunConfig.model_validate(CONFIG | llm | fields)
+        recipe = RecipeBuilder(config, Path("/nowhere"), Path("/nowhere/store")).build()
+        assert recipe.item_llm is not None
+        return {s.name: s.key for s in (recipe.item_llm, recipe.vectors["tuned"], recipe.metrics)}
+
+    before, after = made(), made(vectors_dtype="int8")
+    assert {name for name in before if before[name] != after[name]} == {"vectors", "metrics"}
+
+
 @pytest.mark.parametrize(
     ("models", "item_llm", "expected"),
     [
