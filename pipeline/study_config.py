@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pipeline.architectures import architecture_of
 from pipeline.config import BASELINES, TEXT_MODELS, ModelName, RunConfig
 from pipeline.config_mistakes import describe_mistakes, did_you_mean
+from pipeline.config_overrides import put_field
 from pipeline.sources.options import checked_name
 from pipeline.strict_yaml import load_mapping
 from pipeline.user_model_task import UserModelTask
@@ -76,7 +76,7 @@ class StudyConfig(BaseModel):
         """
         content = self.run
         for field, value in cell.change.items():
-            content = _put(content, field.split("."), value)
+            content = put_field(content, field.split("."), value)
         try:
             return RunConfig.model_validate(content)
         except ValidationError as error:
@@ -109,13 +109,3 @@ def load_study(path: Path) -> StudyConfig:
     for cell in study.cells:
         study.run_of(cell)
     return study
-
-
-def _put(content: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
-    """A copy with one field set: parts of a YAML file may be shared by an anchor."""
-    copy = dict(content)
-    if len(path) > 1:
-        inner = copy.get(path[0])
-        value = _put(inner if isinstance(inner, Mapping) else {}, path[1:], value)
-    copy[path[0]] = value
-    return copy
