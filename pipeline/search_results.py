@@ -22,12 +22,12 @@ def trial_results(
 
 
 def best_trial(trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The one with the highest validation NDCG@10; of equals the first.
+    """The one with the highest validation NDCG@10 that did not fail; of equals the first.
 
     Raises:
         ValueError: all trials failed.
     """
-    judged = [trial for trial in trials if trial[METRIC] is not None]
+    judged = [trial for trial in trials if trial["status"] != "failed"]
     if not judged:
         raise ValueError(f"all {len(trials)} trials failed, the first with {trials[0]['error']}")
     return max(judged, key=lambda trial: (trial[METRIC], -trial["number"]))

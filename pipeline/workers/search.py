@@ -30,8 +30,9 @@ _TUNE_DEFAULTS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_RESULT_BUFFER_LENGTH": "1",
 }
-# Complains at the end that Ray Tune's own files of results are absent: they are switched off.
-_CHATTY = "ray.tune.analysis.experiment_analysis"
+# They complain that Ray Tune's own files of results are absent, which are switched off, and print a
+# traceback of Ray's own where a worker dies, which is told in a sentence.
+_CHATTY = ("ray.tune.analysis.experiment_analysis", "ray.tune.execution.tune_controller")
 _EPOCH = "epoch"
 _NUMBER = "number"
 
@@ -73,7 +74,8 @@ def run_search(
     if waiting:
         for name, value in _TUNE_DEFAULTS.items():
             os.environ.setdefault(name, value)
-        logging.getLogger(_CHATTY).setLevel(logging.ERROR)
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         shutil.rmtree(search.scratch, ignore_errors=True)
         _tuner(search, records, waiting, compute, progress).fit()
     return search.records()
@@ -187,13 +189,18 @@ class _Follower(tune.Callback):
         """The trial has returned, or ASHA has stopped it."""
         self._close(trial, lambda folder: folder.end("stopped"))
 
+    def on_trial_recover(
+        self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any
+    ) -> None:
+        """Its worker died, and another one goes on with it."""
+        number = trial.config[_NUMBER]
+        self._progress.note(f"the worker of trial {number} died; the trial is started again")
+
     def on_trial_error(
         self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any
     ) -> None:
-        """Its worker died, or Ray Tune gave it up."""
-        if trial.status != "ERROR":  # it is started again
-            return
-        error = "its worker died again and again; see whether its memory was enough"
+        """Its worker died once too often."""
+        error = "its worker died; see whether its memory was enough"
         self._close(trial, lambda folder: folder.end("failed", error))
 
     def _close(self, trial: Any, end: Callable[[TrialFolder], TrialRecord]) -> None:

@@ -1,10 +1,12 @@
 """jobs/tune.py on a real Ray: what it leaves, that its best config runs, and that it goes on."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import yaml
 from jobs import multidomain
 from jobs.tune import main
 from pipeline.config import load
+from pipeline.interrupts import _grandchildren
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOP = {"format": "simulated", "population": 300, "items": 50, "mean_history": 6}
@@ -138,6 +141,39 @@ def test_where_all_trials_fail_the_first_reason_is_told(workplace, capsys):
     (sentence,) = capsys.readouterr().err.strip().splitlines()
     assert sentence.startswith("error: all 2 trials failed, the first with ValueError: models: ")
     assert "the domain untimed has none" in sentence
+
+
+def kill_worker_once_at_a_rung(workplace):
+    """Kill the process of the running trial, which is one of this process's own Ray."""
+    while not workplace.records().get(0, {}).get("rungs"):
+        time.sleep(0.05)
+    for process in _grandchildren():
+        with contextlib.suppress(OSError):
+            if b"ImplicitFunc" in Path(f"/proc/{process}/cmdline").read_bytes():
+                os.kill(process, signal.SIGKILL)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("max_failures", [0, 1])
+def test_a_trial_whose_worker_dies(max_failures, workplace, capsys):
+    workplace.write_space(trials=1, space={LR: {"choice": [1e-3]}})
+    length = ["--user-model.training.epochs", "8", "--user-model.training.min-epoch-steps", "60"]
+    failures = ["--compute.max-failures", str(max_failures)]
+    killer = threading.Thread(target=kill_worker_once_at_a_rung, args=(workplace,), daemon=True)
+    killer.start()
+    status = main([*workplace.options, *length, *failures])
+    told = capsys.readouterr()
+    if max_failures:
+        assert status == 0
+        assert "the worker of trial 0 died; the trial is started again" in told.out
+        (trial,) = workplace.results()["trials"]
+        assert trial["status"] == "complete"
+        assert trial["rungs"].keys() == {"1", "2", "4", "8"}
+    else:
+        assert status == 2
+        assert "error: all 1 trials failed, the first with its worker died" in told.err
 
 
 def test_mistakes_are_told_before_anything_is_made(workplace, capsys):
