@@ -2,9 +2,9 @@
 
     python -m benchmarks.static --domain beauty --seeds 0 1
 
-Items a second of processor time; then, for each seed, what benchmarks.objectives measures of
-an untuned encoder: ranks of held-out pairs, NDCG@10 by the cosine to the last item alone, and NDCG@10
-of a Hydra with text vectors and no ids. The items' texts are distinct, so none is encoded twice.
+Items a second of processor time; then, for each seed, what benchmarks.objectives measures of an
+untuned encoder: ranks of held-out pairs, NDCG@10 by the cosine to the last item alone, and that of
+a Hydra with text vectors and no ids. The items' texts are distinct, so none is encoded twice.
 """
 
 from __future__ import annotations
