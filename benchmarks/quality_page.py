@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ _CLOCKS: dict[Clock, str] = {
     "seconds": "Seconds are by the wall",
     "cpu_seconds": "Seconds are of CPU time, since other programs shared the core",
 }
+_CAUTION = (
+    "Not trained to their end: {}. What is said against a SASRec among them holds for the best it "
+    "has so far."
+)
 
 
 @dataclass(frozen=True)
@@ -86,12 +91,13 @@ def section(race: Race) -> str:
         f"item ranked; NDCG@10 on validation, and on test at the best epoch; seed {first['seed']}; "
         f"{first['threads']} thread(s), {hardware['cores']} cores, {hardware['machine']}. The "
         f"models take turns, an epoch each. {_CLOCKS[race.clock]}, of training alone; a share is "
-        "of what the model whose best it is needed itself.",
+        "of what the model whose best it is needed itself. A curve goes on from call to call, so "
+        "it may have come further than the --epochs of this one.",
         "",
         *table(race.rows, race.clock),
         "",
-        *(["Not trained to their end: " + "; ".join(notes) + ".", ""] if notes else []),
-        *[f"* {c.name}: **{c.value:.3g}** (bar {c.bar:g}{_verdict(c)})" for c in race.checks],
+        *([_CAUTION.format("; ".join(notes)), ""] if notes else []),
+        *[f"* {c.name}: {_verdict(c)} (bar {c.bar:g})" for c in race.checks],
         "",
         f"![NDCG@10 against seconds and against parameters](results/{race.name}.svg)",
         "",
@@ -107,4 +113,6 @@ def _unfinished(row: Mapping[str, Any]) -> str | None:
 
 
 def _verdict(check: Check) -> str:
-    return ", met" if check.ok else ", **missed**"
+    if isnan(check.value):
+        return "**not reached**"
+    return f"**{check.value:.3g}**, {'met' if check.ok else 'missed'}"

@@ -146,8 +146,12 @@ def test_a_section_names_what_did_not_end_and_which_bar_was_missed():
     rows = [row(r, targets(records)) for r in records]
     text = section(Race(records, rows, checks(records), "python -m benchmarks.time_to_quality"))
     assert "Not trained to their end: `sasrec_bce` (2 of 4 epochs)." in text
-    assert "non-embedding parameters / its: **0.1** (bar 0.11, met)" in text
-    assert "seconds / SASRec BCE's: **0.075** (bar 0.07, **missed**)" in text
+    assert "non-embedding parameters / its: **0.1**, met (bar 0.11)" in text
+    assert "seconds / SASRec BCE's: **0.075**, missed (bar 0.07)" in text
+    weak = [BCE, STRONG, TOO_WEAK]
+    rows = [row(r, targets(weak)) for r in weak]
+    assert text.count("not reached") == 0
+    assert section(Race(weak, rows, checks(weak), "x")).count("**not reached**") == 3
     rows = [row(r, targets(RACE)) for r in RACE]
     assert "Not trained to their end" not in section(Race(RACE, rows, [], "x"))
     bce = "* `sasrec_bce`: dim 8; loss bce, epochs 4, negatives 1; config 0123456789ab"
