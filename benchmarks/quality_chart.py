@@ -24,10 +24,11 @@ def chart(records: Sequence[Mapping[str, Any]], title: str, clock: str = "second
     """
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     colours = _colours(records)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(10, 4.4), layout="constrained")
+        figure = Figure(figsize=(10, 5.2), layout="constrained")
         figure.suptitle(title, fontsize=10)
         curves, frontier = figure.subplots(1, 2, sharey=True)
         for record in records:
@@ -36,13 +37,17 @@ def chart(records: Sequence[Mapping[str, Any]], title: str, clock: str = "second
         unit = "seconds" if clock == "seconds" else "CPU seconds"
         curves.set_xlabel(f"{unit} of training, without validation")
         curves.set_ylabel("validation NDCG@10")
-        curves.legend(fontsize=7.5, frameon=False)
         frontier.set_xscale("log")
         frontier.set_xlabel("parameters beside the item embedding")
         frontier.set_title("the best of each", loc="left", fontsize=9)
         for axis in (curves, frontier):
             axis.grid(color="#dddddd", linewidth=0.6)
             axis.spines[["top", "right"]].set_visible(False)
+        frontier.xaxis.set_major_formatter(EngFormatter())
+        frontier.xaxis.set_minor_formatter(EngFormatter())
+        frontier.tick_params(axis="x", which="both", labelsize=7)
+        # Below, once for both panels: names are long, and models lie close together.
+        figure.legend(loc="outside lower center", ncols=2, fontsize=7.5, frameon=False)
         buffer = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing)
@@ -54,13 +59,8 @@ def _draw(curves: Any, frontier: Any, record: Mapping[str, Any], colour: str, cl
     dash = "--" if record["kind"] in _REFERENCES else "-"
     seconds, quality = [p[clock] for p in points], [p["ndcg@10"] for p in points]
     curves.plot(seconds, quality, dash, color=colour, linewidth=1.5, label=record["name"])
-    best = record["best"]
     size = record["parameters"]["non_embedding"]
-    frontier.plot(size, best["ndcg@10"], "o", color=colour)
-    frontier.annotate(
-        record["name"], (size, best["ndcg@10"]), xytext=(5, 4), textcoords="offset points",
-        fontsize=7,
-    )  # fmt: skip
+    frontier.plot(size, record["best"]["ndcg@10"], "o", color=colour)
 
 
 def _colours(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
