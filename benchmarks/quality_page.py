@@ -1,12 +1,7 @@
-"""A race in docs/: its cells as one JSON file, its chart, and its section of docs/results.md.
-
-A section stands between two comments that carry its name, and only what is between them is
-replaced, so that other sections of the page stay as they are.
-"""
+"""A race in docs/: its cells as one JSON file, its chart, and its section of docs/results.md."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -18,8 +13,8 @@ from benchmarks.quality_chart import chart
 from benchmarks.quality_summary import Clock
 from benchmarks.quality_table import settings, table
 from pipeline.artifacts import write_json, write_text
+from pipeline.results_page import put_section
 
-_HEAD = "# Results\n\nEvery section is made by the command that it names.\n"
 _CLOCKS: dict[Clock, str] = {
     "seconds": "Seconds are by the wall",
     "cpu_seconds": "Seconds are of CPU time, since other programs shared the core",
@@ -61,19 +56,7 @@ def publish(docs: Path, race: Race) -> None:
     write_json(results / f"{race.name}.json", kept)
     title = f"{first['data']['name']}, strict split, seed {first['seed']}"
     write_text(results / f"{race.name}.svg", chart(race.records, title, race.clock))
-    page = docs / "results.md"
-    before = page.read_text(encoding="utf-8") if page.exists() else _HEAD
-    write_text(page, with_section(before, race.name, section(race)))
-
-
-def with_section(page: str, name: str, text: str) -> str:
-    """The page with the section of this name replaced, or added at its end."""
-    begin, end = f"<!-- {name}: begin, generated -->", f"<!-- {name}: end -->"
-    block = f"{begin}\n{text.strip()}\n{end}"
-    found = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    if found.search(page):
-        return found.sub(lambda _: block, page)
-    return f"{page.rstrip()}\n\n{block}\n"
+    put_section(docs / "results.md", race.name, section(race))
 
 
 def section(race: Race) -> str:

@@ -22,9 +22,10 @@ from pipeline.corpus import build_corpus
 from pipeline.domains import build_domain
 from pipeline.metrics import from_ranks
 from pipeline.ranks_file import load_ranks
+from pipeline.results_page import put_section
 from pipeline.sources.registry import source_fingerprint
 from pipeline.study_config import Cell, StudyConfig
-from pipeline.study_results import CellResult, SeedResult, put_section, study_table
+from pipeline.study_results import CellResult, SeedResult, study_table
 from pipeline.task_data import TaskData
 from pipeline.tracking.records import Figures
 from pipeline.user_model_task import TaskFolders

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.artifacts import read_json, write_json, write_text
+from pipeline.artifacts import read_json, write_json
 
 
 class SeedResult(BaseModel):
@@ -120,15 +119,3 @@ def _line(result: CellResult, first: CellResult, metrics: Sequence[str]) -> str:
 def _figure(result: CellResult, metric: str) -> str:
     deviation = result.deviation(metric)
     return f"{result.mean(metric):.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
-
-
-def put_section(page: Path, name: str, text: str) -> None:
-    """Put a generated section into a page, in the place of the one of this name, or at its end."""
-    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    before = page.read_text() if page.is_file() else "# Results\n"
-    section = f"{begin}\n{text.rstrip()}\n{end}"
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    if pattern.search(before):
-        write_text(page, pattern.sub(lambda _: section, before))
-    else:
-        write_text(page, f"{before.rstrip()}\n\n{section}\n")

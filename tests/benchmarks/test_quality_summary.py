@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from benchmarks.quality_chart import chart
-from benchmarks.quality_page import Race, publish, section, with_section
+from benchmarks.quality_page import Race, publish, section
 from benchmarks.quality_summary import checks, reached, row, targets
 from benchmarks.quality_table import table
 from pipeline.artifacts import read_json
@@ -157,14 +157,6 @@ def test_a_section_names_what_did_not_end_and_which_bar_was_missed():
     bce = "* `sasrec_bce`: dim 8; loss bce, epochs 4, negatives 1; config 0123456789ab"
     assert bce in text.splitlines()
     assert "of CPU time" in section(Race(RACE, rows, [], "x", "cpu_seconds"))
-
-
-def test_only_its_own_section_of_the_page_is_replaced():
-    page = with_section("# Results\n\n## Mine\n\nkept\n", "race", "first")
-    page = with_section(page, "other", r"another \1")
-    again = with_section(page, "race", r"second \g<0>")
-    assert again == page.replace("first", r"second \g<0>")
-    assert again.startswith("# Results\n\n## Mine\n\nkept\n\n<!-- race: begin, generated -->")
 
 
 def test_it_is_published_twice_alike(tmp_path):

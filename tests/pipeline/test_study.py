@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.study_cells import StudyRun
 from pipeline.study_config import StudyConfig, load_study
-from pipeline.study_results import CellResult, SeedResult, put_section, study_table
+from pipeline.study_results import CellResult, SeedResult, study_table
 
 TRAINING = {"epochs": 2, "negatives": 16, "batch_tokens": 512, "warmup_steps": 2}
 SOURCE = {"format": "simulated", "catalogue": "books", "population": 100, "items": 40}
@@ -100,17 +100,6 @@ def test_the_table_is_what_the_files_hold():
         "| about a | 0.0500 ± 0.0141 |  | 0 1 | 6/8, 6/8 | 10 | `01234567` |",
         "| about b | 0.0550 | +10.0% | 0 | 6/8 | 10 | `01234567` |",
     ]
-
-
-def test_a_section_takes_the_place_of_the_one_before(tmp_path):
-    page = tmp_path / "results.md"
-    put_section(page, "one", "first")
-    put_section(page, "two", "second")
-    put_section(page, "one", r"third \1")
-    assert page.read_text() == (
-        "# Results\n\n<!-- begin one -->\nthird \\1\n<!-- end one -->\n\n"
-        "<!-- begin two -->\nsecond\n<!-- end two -->\n"
-    )
 
 
 @pytest.mark.parametrize(
