@@ -184,10 +184,16 @@ def test_mistakes_are_told_before_anything_is_made(workplace, capsys):
     assert not workplace.out.exists()
 
 
+def before_its_first_rung(record):
+    """One domain is trained that far and the other is not, so ASHA cannot have stopped it yet."""
+    return record is not None and record["tasks"]["books"]["epochs"] > 0
+
+
 @pytest.mark.timeout(900)
 def test_a_search_that_was_interrupted_goes_on(workplace):
     workplace.write_space(trials=3)
     command = [sys.executable, "jobs/tune.py", *workplace.options, "--compute.workers", "1"]
+    command += ["--user-model.training.min-epoch-steps", "40"]
     log = workplace.folder / "log.txt"
     with log.open("w") as stream:
         process = subprocess.Popen(
@@ -198,11 +204,11 @@ def test_a_search_that_was_interrupted_goes_on(workplace):
             start_new_session=True,
             env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
         )
-        while process.poll() is None and not workplace.records().get(1, {}).get("rungs"):
-            time.sleep(0.05)
+        while process.poll() is None and not before_its_first_rung(workplace.records().get(1)):
+            time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 128 + signal.SIGINT, log.read_text()
-    assert log.read_text().splitlines()[-1] == "Give the same command again to go on."
+    assert "Give the same command again to go on." in log.read_text().splitlines()
     before = workplace.records()
     assert before[0]["status"] == "complete"
     assert before[1]["status"] == "running"
@@ -212,6 +218,6 @@ def test_a_search_that_was_interrupted_goes_on(workplace):
     assert "tune.hydra_ids: resumed" in done.stdout
     trials = workplace.results()["trials"]
     assert trials[0]["cpu_seconds"] == round(before[0]["cpu_seconds"], 3), "it is not run again"
-    assert before[1]["rungs"].items() <= trials[1]["rungs"].items()
+    assert "1" in trials[1]["rungs"]
     assert {trial["status"] for trial in trials} <= {"complete", "stopped"}
     assert not list((workplace.folder / "store" / ".work").iterdir())
