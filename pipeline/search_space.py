@@ -119,8 +119,8 @@ def with_values(config: RunConfig, values: Values) -> RunConfig:
 
 def section_of(model: ModelName, config: RunConfig) -> str:
     """The section of the config that describes a trained model: user_model, sasrec ..."""
-    described = architecture_of(model, config)
-    return next(name for name in RunConfig.model_fields if getattr(config, name) is described)
+    kind = type(architecture_of(model, config))
+    return next(name for name in RunConfig.model_fields if type(getattr(config, name)) is kind)
 
 
 def task_of(model: ModelName, domain: str | None, config: RunConfig) -> UserModelTask:
@@ -157,7 +157,9 @@ def _searched_fields(
 def _fields(model: ModelName, section: str) -> Iterator[ConfigField]:
     for part in sections(RunConfig):
         if part.path == section or part.path.startswith(f"{section}."):
-            yield from (f for f in part.fields if not f.path.endswith((".joint", ".backend")))
+            yield from (
+                f for f in part.fields if not f.path.endswith((".joint", ".backend", ".candidates"))
+            )
     if model in JOINT_MODELS:
         for part in sections(TrainingConfig, path=f"{section}.joint"):
             yield from part.fields
