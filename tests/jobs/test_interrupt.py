@@ -116,6 +116,7 @@ def test_interrupted_in_the_middle_of_a_candidate_the_finished_ones_are_kept(wor
     training = "{dim: 16, training: {epochs: 60, negatives: 32}, candidates: {dropout: [0.1, 0.4]}}"
     settings = yaml.safe_load(workplace.config.read_text())
     settings |= {"models": ["sasrec"], "sasrec": yaml.safe_load(training)}
+    settings["domains"] = settings["domains"][:1]
     workplace = replace(workplace, folder=workplace.folder / "candidates")
     workplace.folder.mkdir()
     workplace.config.write_text(yaml.safe_dump(settings))
