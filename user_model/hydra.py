@@ -20,7 +20,7 @@ from user_model.heads import CONV_WIDTH, FullHeads, LeanHeads, Packed
 from user_model.ops.rotary import rotate, turns_at
 from user_model.sequence import check_packed, sequence_lengths
 from user_model.streaming import HydraState, LayerState
-from user_model.time_gaps import NO_EVENT, check_times, last_times, packed_gaps, scaled_gaps
+from user_model.time_gaps import NO_EVENT, check_times, last_times, log_gaps, packed_gaps
 
 
 class HydraConfig(BaseModel):
@@ -270,7 +270,7 @@ class Hydra(nn.Module):
         state.check(len(vector), self.init_state(0))
         gaps_n = None
         if self.reads_times and times is not None and state.times is not None:
-            gaps_n = scaled_gaps(torch.where(state.times == NO_EVENT, 0, times - state.times))
+            gaps_n = log_gaps(torch.where(state.times == NO_EVENT, 0, times - state.times))
         h_nd = self.input_norm(self.input_dropout(vector))
         double = h_nd.dtype == torch.float64
         turns_nR = turns_at(state.positions, self.config.head_width, double=double)

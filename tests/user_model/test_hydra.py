@@ -60,8 +60,8 @@ def mamba2(heads, v, x_LP, N, times_L):
     dt = dt[:, 0] + heads.scan.dt_bias[v]
     if times_L is not None:
         gaps = [0, *(max(0, b - a) for a, b in pairwise(times_L.tolist()))]
-        days = [math.log(1 + gap) / math.log(86401) for gap in gaps]
-        dt = dt + heads.gap_weight[v] * torch.tensor(days, dtype=dt.dtype)
+        logs = [math.log(1 + gap) for gap in gaps]
+        dt = dt + heads.gap_weight[v] * torch.tensor(logs, dtype=dt.dtype)
     step = functional.softplus(dt)
     state, y = x.new_zeros(N, P), []
     for t in range(L):

@@ -13,17 +13,17 @@ from user_model.time_gaps import NO_EVENT, last_times, packed_gaps
 HEADS = pytest.mark.parametrize("head", ["full", "lean"])
 
 
-def days(*seconds):
-    return [math.log(1 + s) / math.log(86401) for s in seconds]
+def logs(*seconds):
+    return [math.log(1 + s) for s in seconds]
 
 
 def test_a_gap_is_to_the_event_before_in_the_same_history():
     times = torch.tensor([100, 110, 110, 7, 500, 86900])
     seams = torch.tensor([0, 3, 4, 4, 6])
-    assert packed_gaps(times, seams).tolist() == pytest.approx(days(0, 10, 0, 0, 0, 86400))
+    assert packed_gaps(times, seams).tolist() == pytest.approx(logs(0, 10, 0, 0, 0, 86400))
     assert last_times(times, seams).tolist() == [110, 7, NO_EVENT, 86900]
     before = torch.tensor([90, NO_EVENT, 3, 499])
-    assert packed_gaps(times, seams, before).tolist() == pytest.approx(days(10, 10, 0, 0, 1, 86400))
+    assert packed_gaps(times, seams, before).tolist() == pytest.approx(logs(10, 10, 0, 0, 1, 86400))
     assert last_times(times, seams, before).tolist() == [110, 7, 3, 86900]
 
 
