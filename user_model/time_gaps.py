@@ -11,6 +11,9 @@ Shapes: T packed tokens, S sequences, n users with one event each.
 import torch
 from torch import Tensor
 
+# In the place of the time of an event that there was none of; smaller than any.
+NO_EVENT = -(1 << 62)
+
 
 def log_gaps(seconds: Tensor) -> Tensor:
     """Return log(1 + seconds), float64, of whole seconds; below 0 counts as 0.
@@ -59,7 +62,3 @@ def check_times(times: Tensor | None, shape: torch.Size, *, wanted: bool) -> Non
             f"times: got {got}, expected int64 {list(shape)}, the unix seconds of each event, "
             "since the model has time_gaps; pass them, or set time_gaps to false"
         )
-
-
-# Smaller than any time of an event.
-NO_EVENT = -(1 << 62)
