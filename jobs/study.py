@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Run a study: one model with a few settings changed at a time, a table out.
 
-    python jobs/study.py recipe                      # configs/studies/recipe.yaml
+    python jobs/study.py recipe                 # configs/studies/recipe.yaml
     python jobs/study.py recipe --cells full no_ema --seeds 0 1 2
 
 Each cell's figures go to docs/results/STUDY.CELL.json as they are there, and

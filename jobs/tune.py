@@ -4,12 +4,12 @@
     python jobs/tune.py --config FILE --space FILE
     ray job submit --working-dir . -- python jobs/tune.py --config ...
 
-The config is a run's; the space says which model, how many trials, and how each
-field is drawn. Trials are judged by NDCG@10 on validation events alone. OUT gets
-tune.json (all trials, the best, what it took) and best.yaml (the config with the
-best values, for jobs/multidomain.py). A trial takes compute.cpus-per-worker
-cores, and compute.workers trials run at once. After Ctrl-C or a crash the same
-command goes on.
+The config is a run's; the space says which model, how many trials, and how
+each field is drawn. Trials are judged by NDCG@10 on validation events alone.
+OUT gets tune.json (all trials, the best, what it took) and best.yaml (the
+config with the best values, for jobs/multidomain.py). A trial takes
+compute.cpus-per-worker cores, and compute.workers trials run at once. After
+Ctrl-C or a crash the same command goes on.
 """
 
 from __future__ import annotations
