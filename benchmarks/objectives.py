@@ -140,14 +140,8 @@ class Setting:
         }
 
     def _data(self, vectors: Tensor, seed: int) -> _Data:
-        task = UserModelTask(
-            model="hydra_frozen",
-            domain=self.corpus.domains[0].name,
-            split=self.run.split,
-            architecture=self.run.user_model,
-            evaluation=self.run.evaluation,
-            seed=seed,
-        )
+        task = UserModelTask.of("hydra_frozen", self.corpus.domains[0].name, self.run)
+        task = task.model_copy(update={"seed": seed})
         data = _Data(task, TaskFolders(corpus=self.folder / CORPUS, vectors=None))
         data.vectors = vectors
         return data

@@ -143,12 +143,6 @@ def _run_config(name: str, file: Path, seed: int) -> RunConfig:
 
 
 def _task_data(run: RunConfig, folder: Path, rival: Rival) -> TaskData:
-    task = UserModelTask(
-        model=rival.model,
-        domain=run.domains[0].name,
-        split=run.split,
-        architecture=rival.architecture,
-        evaluation=run.evaluation,
-        seed=run.seed,
-    )
+    task = UserModelTask.of(rival.model, run.domains[0].name, run)
+    task = task.model_copy(update={"architecture": rival.architecture})
     return TaskData(task, TaskFolders(corpus=folder / CORPUS, vectors=None))

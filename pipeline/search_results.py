@@ -115,8 +115,7 @@ def _trial(plan: TrialPlan, record: TrialRecord) -> dict[str, Any]:
 
 def _budget(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What all trials took together."""
-    sums = {name: sum(trial[name] for trial in trials) for name in ("epochs",)}
     times = {
         name: round(sum(trial[name] for trial in trials), 3) for name in ("seconds", "cpu_seconds")
     }
-    return {"trials": len(trials), **sums, **times}
+    return {"trials": len(trials), "epochs": sum(trial["epochs"] for trial in trials), **times}

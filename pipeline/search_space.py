@@ -20,6 +20,7 @@ from pipeline.architectures import architecture_of, sequence_model
 from pipeline.config import BASELINES, JOINT_MODELS, ModelName, RunConfig
 from pipeline.config_fields import ConfigField, sections
 from pipeline.config_mistakes import describe_mistakes, did_you_mean
+from pipeline.config_overrides import put_field
 from pipeline.search_config import Draw, SearchConfig
 from pipeline.user_model_task import UserModelTask
 from user_model import TrainingConfig
@@ -112,8 +113,7 @@ def with_values(config: RunConfig, values: Values) -> RunConfig:
     """
     content = config.model_dump(mode="json")
     for path, value in values.items():
-        *outer, name = path.split(".")
-        functools.reduce(operator.getitem, outer, content)[name] = value
+        content = put_field(content, path.split("."), value)
     return RunConfig.model_validate(content)
 
 
@@ -121,19 +121,6 @@ def section_of(model: ModelName, config: RunConfig) -> str:
     """The section of the config that describes a trained model: user_model, sasrec ..."""
     kind = type(architecture_of(model, config))
     return next(name for name in RunConfig.model_fields if type(getattr(config, name)) is kind)
-
-
-def task_of(model: ModelName, domain: str | None, config: RunConfig) -> UserModelTask:
-    """A training that a search judges by: never one that learns from validation events."""
-    strict = {"kind": "strict"} if config.split.kind == "refit" else {}
-    return UserModelTask(
-        model=model,
-        domain=domain,
-        split=config.split.model_copy(update=strict),
-        architecture=architecture_of(model, config),
-        evaluation=config.evaluation,
-        seed=config.seed,
-    )
 
 
 def _searched_fields(
@@ -218,7 +205,7 @@ def _value_at(path: str, config: RunConfig) -> Any:
 
 
 def _check_epochs(search: SearchConfig, config: RunConfig, file: str) -> None:
-    training = task_of(search.model, _scopes(search.model, ("all",))[0], config).training
+    training = architecture_of(search.model, config).training
     least, most = training.validate_every, training.epochs
     if not least <= search.grace_epochs <= most:
         raise ValueError(
@@ -248,7 +235,9 @@ def _plan(
     number: int, values: Values, model: ModelName, domains: tuple[str, ...], config: RunConfig
 ) -> TrialPlan:
     chosen = with_values(config, values)
-    tasks = tuple(task_of(model, scope, chosen) for scope in _scopes(model, domains))
+    tasks = tuple(
+        UserModelTask.of(model, scope, chosen).choosing() for scope in _scopes(model, domains)
+    )
     with torch.device("meta"):  # shapes alone: what cannot be built raises here
         body = sequence_model(model, tasks[0].architecture)
     return TrialPlan(number, values, tasks, sum(weight.numel() for weight in body.parameters()))

@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline.architectures import architecture_of
 from pipeline.config import BASELINES, TEXT_MODELS, ModelName, RunConfig
 from pipeline.config_mistakes import describe_mistakes, did_you_mean
 from pipeline.config_overrides import put_field
@@ -86,14 +85,8 @@ class StudyConfig(BaseModel):
     def task(self, cell: Cell, seed: int) -> UserModelTask:
         """What is trained and ranked for a cell and a seed, on the run's first domain."""
         config = self.run_of(cell)
-        return UserModelTask(
-            model=self.model,
-            domain=config.domains[0].name,
-            split=config.split,
-            architecture=architecture_of(self.model, config),
-            evaluation=config.evaluation,
-            seed=seed,
-        )
+        task = UserModelTask.of(self.model, config.domains[0].name, config)
+        return task.model_copy(update={"seed": seed})
 
 
 def load_study(path: Path) -> StudyConfig:

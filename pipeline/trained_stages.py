@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.architectures import architecture_of
 from pipeline.candidates import Settings, setting_name, variants, with_fields
 from pipeline.choice import Tried, as_chosen, best_of, keep
 from pipeline.config import ModelName, RunConfig
@@ -35,7 +34,7 @@ def trained_stage(
         inputs: the corpus and, for models with text, the item vectors.
         config: of the run.
     """
-    task = _task(model, domain, config)
+    task = UserModelTask.of(model, domain, config)
     architecture = task.architecture
     if not architecture.candidates and config.split.kind != "refit":
         return _training(f"train.{_scope(task)}", task, inputs, config)
@@ -50,7 +49,7 @@ def ranking_stage(
     model: ModelName, domain: str | None, inputs: tuple[Stage, ...], config: RunConfig
 ) -> Stage:
     """The stage rank.MODEL[.DOMAIN]; its inputs are those of training and the trained model."""
-    task = _task(model, domain, config)
+    task = UserModelTask.of(model, domain, config)
     scope = _scope(task)
 
     def make(context: StageContext) -> Mapping[str, Any]:
@@ -87,11 +86,8 @@ def _choosing(
 def _trying(
     settings: Settings, task: UserModelTask, inputs: tuple[Stage, ...], config: RunConfig
 ) -> Stage:
-    if config.split.kind == "refit":
-        strict = config.split.model_copy(update={"kind": "strict"})
-        task = task.model_copy(update={"split": strict})
     name = f"try.{_scope(task)}.{setting_name(settings) or _NO_SETTINGS}"
-    return _training(name, task, inputs, config)
+    return _training(name, task.choosing(), inputs, config)
 
 
 def _training(
@@ -115,14 +111,3 @@ def _slots(task: UserModelTask, config: RunConfig) -> int:
 
 def _scope(task: UserModelTask) -> str:
     return task.model if task.domain is None else f"{task.model}.{task.domain}"
-
-
-def _task(model: ModelName, domain: str | None, config: RunConfig) -> UserModelTask:
-    return UserModelTask(
-        model=model,
-        domain=domain,
-        split=config.split,
-        architecture=architecture_of(model, config),
-        evaluation=config.evaluation,
-        seed=config.seed,
-    )

@@ -7,12 +7,12 @@ A model trained alone sees one domain, and its items count from 0; the joint mod
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.architectures import Architecture
-from pipeline.config import HydraModelConfig, ModelName
+from pipeline.architectures import Architecture, architecture_of
+from pipeline.config import HydraModelConfig, ModelName, RunConfig
 from pipeline.evaluation import EvaluationConfig
 from pipeline.splits import SplitConfig
 from user_model import TrainingConfig
@@ -38,6 +38,25 @@ class UserModelTask(BaseModel):
     architecture: Architecture
     evaluation: EvaluationConfig
     seed: int
+
+    @classmethod
+    def of(cls, model: ModelName, domain: str | None, config: RunConfig) -> Self:
+        """What a run's config asks of one of its models."""
+        return cls(
+            model=model,
+            domain=domain,
+            split=config.split,
+            architecture=architecture_of(model, config),
+            evaluation=config.evaluation,
+            seed=config.seed,
+        )
+
+    def choosing(self) -> Self:
+        """The task that settings are chosen by: never one that learns from validation events."""
+        if self.split.kind != "refit":
+            return self
+        strict = self.split.model_copy(update={"kind": "strict"})
+        return self.model_copy(update={"split": strict})
 
     @property
     def training(self) -> TrainingConfig:
