@@ -86,6 +86,18 @@ class SelectiveScan(nn.Module):
         return -torch.exp(self.A_log.float())
 
 
+def interact(y_TVP: Tensor, z_TVP: Tensor | None, packed: Packed, *, rope: bool) -> Tensor:
+    """Return Y * RoPE(SiLU(z)) [P], [T, V, P]: without RoPE, or Y alone, in ablations."""
+    if z_TVP is None:
+        return y_TVP
+    if not rope:
+        return y_TVP * functional.silu(z_TVP)
+    return ops.rope_product(
+        y_TVP, functional.silu(z_TVP), packed.cu_seqlens,
+        position_offset=packed.position_offset, plan=packed.plan, backend=packed.backend,
+    )  # fmt: skip
+
+
 class Heads(nn.Module):
     """What both forms of a head share: the convolution of (x, B, C), SiLU and the scan.
 
@@ -93,8 +105,11 @@ class Heads(nn.Module):
     softplus: 0 at first, so that the channel begins as no channel [D].
     """
 
-    def __init__(self, heads: int, width: int, state: int, *, time_gaps: bool = False) -> None:
+    def __init__(
+        self, heads: int, width: int, state: int, *, time_gaps: bool = False, rope: bool = True
+    ) -> None:
         super().__init__()
+        self.rope = rope
         self.split = [width, state, state]
         self.conv = CausalConv(heads * (width + 2 * state))
         self.scan = SelectiveScan(heads)
@@ -157,31 +172,31 @@ class FullHeads(Heads):
     RMSNorm, out-projection P x P; then the product with RoPE(Z).
     """
 
-    def __init__(self, heads: int, width: int, state: int, *, time_gaps: bool = False) -> None:
-        super().__init__(heads, width, state, time_gaps=time_gaps)
+    def __init__(
+        self, heads: int, width: int, state: int, *, time_gaps: bool = False, rope: bool = True
+    ) -> None:
+        super().__init__(heads, width, state, time_gaps=time_gaps, rope=rope)
         self.in_projection = GroupedLinear(heads, width, 2 * width + 2 * state + 1)
         self.norm_weight = nn.Parameter(torch.ones(heads * width))
         self.out_projection = GroupedLinear(heads, width, width)
 
     def forward(
-        self, x_TVP: Tensor, z_TVP: Tensor, packed: Packed
+        self, x_TVP: Tensor, z_TVP: Tensor | None, packed: Packed
     ) -> tuple[Tensor, LayerState | None]:
         """Return Mamba-2(X) * RoPE(Z), [T, V, P], and the state if asked; z is before SiLU."""
         gate_TVP, x_TVP, selected_TVM = self._project(x_TVP, packed.gaps)
         y_TVP, state = self._mix(x_TVP, selected_TVM, None, packed)
-        y_TVP = ops.rope_product(
-            self._gate(y_TVP, gate_TVP, packed.backend), functional.silu(z_TVP), packed.cu_seqlens,
-            position_offset=packed.position_offset, plan=packed.plan, backend=packed.backend,
-        )  # fmt: skip
-        return y_TVP, state
+        y_TVP = self._gate(y_TVP, gate_TVP, packed.backend)
+        return interact(y_TVP, z_TVP, packed, rope=self.rope), state
 
     def step(
-        self, x_nVP: Tensor, z_nVP: Tensor, state: LayerState, gaps_n: Tensor | None = None
+        self, x_nVP: Tensor, z_nVP: Tensor | None, state: LayerState, gaps_n: Tensor | None = None
     ) -> tuple[Tensor, LayerState]:
         """Do the same with one event of each user; z_nVP is after RoPE."""
         gate_nVP, x_nVP, selected_nVM = self._project(x_nVP, gaps_n)
         y_nVP, state = self._mix_one(x_nVP, selected_nVM, state)
-        return self._gate(y_nVP, gate_nVP, "torch") * z_nVP, state
+        y_nVP = self._gate(y_nVP, gate_nVP, "torch")
+        return (y_nVP if z_nVP is None else y_nVP * z_nVP), state
 
     def _project(self, x_TVP: Tensor, gaps_T: Tensor | None) -> tuple[Tensor, ...]:
         P, N, _ = self.split
@@ -200,21 +215,26 @@ class LeanHeads(Heads):
     Z gates and the block's output projects already, so scan, RoPE and product are one op.
     """
 
-    def __init__(self, heads: int, width: int, state: int, *, time_gaps: bool = False) -> None:
-        super().__init__(heads, width, state, time_gaps=time_gaps)
+    def __init__(
+        self, heads: int, width: int, state: int, *, time_gaps: bool = False, rope: bool = True
+    ) -> None:
+        super().__init__(heads, width, state, time_gaps=time_gaps, rope=rope)
         self.in_projection = GroupedLinear(heads, width, 2 * state + 1)
 
     def forward(
-        self, x_TVP: Tensor, z_TVP: Tensor, packed: Packed
+        self, x_TVP: Tensor, z_TVP: Tensor | None, packed: Packed
     ) -> tuple[Tensor, LayerState | None]:
         """Return scan(X) * RoPE(Z), [T, V, P], and the state if asked; z is before SiLU."""
         selected_TVM = self._timed(self.in_projection(x_TVP), packed.gaps)
-        return self._mix(x_TVP, selected_TVM, z_TVP, packed)
+        if self.rope:
+            return self._mix(x_TVP, selected_TVM, z_TVP, packed)
+        y_TVP, state = self._mix(x_TVP, selected_TVM, None, packed)
+        return interact(y_TVP, z_TVP, packed, rope=False), state
 
     def step(
-        self, x_nVP: Tensor, z_nVP: Tensor, state: LayerState, gaps_n: Tensor | None = None
+        self, x_nVP: Tensor, z_nVP: Tensor | None, state: LayerState, gaps_n: Tensor | None = None
     ) -> tuple[Tensor, LayerState]:
         """Do the same with one event of each user; z_nVP is after RoPE."""
         selected_nVM = self._timed(self.in_projection(x_nVP), gaps_n)
         y_nVP, state = self._mix_one(x_nVP, selected_nVM, state)
-        return y_nVP * z_nVP, state
+        return (y_nVP if z_nVP is None else y_nVP * z_nVP), state

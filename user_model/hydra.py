@@ -17,6 +17,7 @@ from user_model import ops
 from user_model.dropout import TokenDropout
 from user_model.feed_forward import GatedFeedForward
 from user_model.heads import CONV_WIDTH, FullHeads, LeanHeads, Packed
+from user_model.mamba1_heads import Mamba1Heads
 from user_model.ops.rotary import rotate, turns_at
 from user_model.sequence import check_packed, sequence_lengths
 from user_model.streaming import HydraState, LayerState
@@ -35,8 +36,16 @@ class HydraConfig(BaseModel):
         None, ge=2, description="Width d_c of a head, even for RoPE; null = dim / 4."
     )
     state_dim: int | None = Field(None, ge=1, description="State N of a head; null = head_dim.")
-    head: Literal["full", "lean"] = Field(
-        "full", description="full: Mamba-2 as published; lean: conv and scan, gated by Z alone."
+    head: Literal["full", "lean", "mamba1"] = Field(
+        "full",
+        description="full: Mamba-2 as published; lean: conv and scan, gated by Z alone; mamba1: "
+        "Mamba-1, slow, for ablations.",
+    )
+    interaction: bool = Field(
+        True, description="Multiply the heads' results by the item stream Z; false: an ablation."
+    )
+    rope: bool = Field(
+        True, description="Turn Z by its event's position (RoPE); false: an ablation."
     )
     ffn_dim: int | None = Field(
         None, ge=1, description="Hidden width of the gated linear unit; null = 2 x dim."
@@ -63,6 +72,11 @@ class HydraConfig(BaseModel):
         """Hidden width of the gated linear unit: `ffn_dim`, or 2 d [D]."""
         return self.ffn_dim if self.ffn_dim is not None else 2 * self.dim
 
+    @property
+    def conv_channels(self) -> int:
+        """Channels of a head's convolution: x, B and C, or with Mamba-1 heads x alone."""
+        return self.head_width + (0 if self.head == "mamba1" else 2 * self.state_width)
+
     @model_validator(mode="after")
     def _check_heads(self) -> Self:
         width, heads = self.head_width, self.heads
@@ -79,6 +93,15 @@ class HydraConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_time_gaps(self) -> Self:
+        if self.time_gaps and self.head == "mamba1":
+            raise ValueError(
+                "time_gaps: got true with head: mamba1, expected false; its steps are of channels "
+                "and the time channel is of heads: use head: full or lean"
+            )
+        return self
+
 
 class HydraBlock(nn.Module):
     """Pre-norm latent interaction, then pre-norm feed-forward, each with a residual [D]."""
@@ -86,13 +109,11 @@ class HydraBlock(nn.Module):
     def __init__(self, config: HydraConfig) -> None:
         super().__init__()
         inner = config.heads * config.head_width
-        self.heads, self.width = config.heads, config.head_width
+        self.heads, self.width, self.rope = config.heads, config.head_width, config.rope
+        self.streams = 2 if config.interaction else 1
         self.norm = nn.RMSNorm(config.dim, eps=1e-6)
-        self.input = nn.Linear(config.dim, 2 * inner, bias=False)
-        heads = FullHeads if config.head == "full" else LeanHeads
-        self.interaction = heads(
-            config.heads, config.head_width, config.state_width, time_gaps=config.time_gaps
-        )
+        self.input = nn.Linear(config.dim, self.streams * inner, bias=False)
+        self.interaction = _heads(config)
         self.output = nn.Linear(inner, config.dim, bias=False)
         self.ffn_norm = nn.RMSNorm(config.dim, eps=1e-6)
         self.ffn = GatedFeedForward(config.dim, config.ffn_width)
@@ -121,19 +142,29 @@ class HydraBlock(nn.Module):
     ) -> tuple[Tensor, LayerState]:
         """Do the same with one event of each user; turns_nR is RoPE at their positions."""
         x_nVP, z_nVP = self._streams(h_nd)
-        turned_nVP = rotate(functional.silu(z_nVP), turns_nR)
-        mixed_nVP, state = self.interaction.step(x_nVP, turned_nVP, state, gaps_n)
+        if z_nVP is not None:
+            z_nVP = functional.silu(z_nVP)
+            z_nVP = rotate(z_nVP, turns_nR) if self.rope else z_nVP
+        mixed_nVP, state = self.interaction.step(x_nVP, z_nVP, state, gaps_n)
         return self._finish(h_nd, mixed_nVP), state
 
-    def _streams(self, h_Td: Tensor) -> tuple[Tensor, Tensor]:
+    def _streams(self, h_Td: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return X = SiLU(W_X h) and W_Z h, [T, V, P] each; the heads apply SiLU to the latter."""
-        streams_T2VP = self.input(self.norm(h_Td)).view(len(h_Td), 2, self.heads, self.width)
-        x_TVP, z_TVP = streams_T2VP.unbind(1)
-        return functional.silu(x_TVP), z_TVP
+        shape = (len(h_Td), self.streams, self.heads, self.width)
+        x_TVP, *z_TVP = self.input(self.norm(h_Td)).view(shape).unbind(1)
+        return functional.silu(x_TVP), z_TVP[0] if z_TVP else None
 
     def _finish(self, h_Td: Tensor, mixed_TVP: Tensor) -> Tensor:
         h_Td = h_Td + self.dropout(self.output(mixed_TVP.flatten(1)))
         return h_Td + self.ffn_dropout(self.ffn(self.ffn_norm(h_Td)))
+
+
+def _heads(config: HydraConfig) -> FullHeads | LeanHeads | Mamba1Heads:
+    shape = config.heads, config.head_width, config.state_width
+    if config.head == "mamba1":
+        return Mamba1Heads(*shape, rope=config.rope)
+    form = FullHeads if config.head == "full" else LeanHeads
+    return form(*shape, time_gaps=config.time_gaps, rope=config.rope)
 
 
 class Hydra(nn.Module):
@@ -178,7 +209,7 @@ class Hydra(nn.Module):
                 weight.new_zeros(
                     n_users, V, N, P, dtype=torch.promote_types(weight.dtype, torch.float32)
                 ),
-                weight.new_zeros(n_users, CONV_WIDTH - 1, V, P + 2 * N),
+                weight.new_zeros(n_users, CONV_WIDTH - 1, V, config.conv_channels),
             )
             for _ in self.blocks
         ]

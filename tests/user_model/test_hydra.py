@@ -11,6 +11,7 @@ from torch.nn import functional
 from user_model.hydra import Hydra, HydraConfig
 
 LENGTHS = [1, 5, 2, 33, 3]
+HEADS = pytest.mark.parametrize("head", ["full", "lean", "mamba1"])
 
 
 def packed(dim, lengths=LENGTHS, dtype=torch.float64):
@@ -75,23 +76,50 @@ def mamba2(heads, v, x_LP, N, times_L):
     return y_LP
 
 
+def mamba1(heads, v, x_LP, N, times_L):
+    """One Mamba-1 head over one sequence: a step and a decay of each channel."""
+    assert times_L is None
+    L, P = x_LP.shape
+    gate, x = (x_LP @ heads.in_projection.weight[v]).split(P, -1)
+    channels = slice(v * P, (v + 1) * P)
+    before = torch.cat([x.new_zeros(3, P), x])
+    taps, bias = heads.conv.weight[channels].T, heads.conv.bias[channels]
+    x = functional.silu(torch.stack([(before[t : t + 4] * taps).sum(0) for t in range(L)]) + bias)
+    rank = heads.step_projection.weight.shape[1]
+    low, B, C = (x @ heads.selection.weight[v]).split([rank, N, N], -1)
+    step = functional.softplus(low @ heads.step_projection.weight[v] + heads.dt_bias[v])
+    state, y = x.new_zeros(P, N), []
+    for t in range(L):
+        decay = torch.exp(-step[t][:, None] * heads.A_log[v].T.float().exp())
+        state = decay * state + (step[t] * x[t])[:, None] * B[t]
+        y.append(state @ C[t] + heads.D[v] * x[t])
+    return (torch.stack(y) * functional.silu(gate)) @ heads.out_projection.weight[v]
+
+
 def paper(hydra, vectors_Ld, times_L=None):
     """Hydra over one sequence: X, Z, the heads, Y * Z, the gated feed-forward."""
     config = hydra.config
     V, P, N = config.heads, config.head_width, config.state_width
+    head = mamba1 if config.head == "mamba1" else mamba2
     h = rms(vectors_Ld, hydra.input_norm.weight)
     for block in hydra.blocks:
         normed = rms(h, block.norm.weight)
-        W_X, W_Z = block.input.weight.chunk(2)
-        X, Z = functional.silu(normed @ W_X.T), functional.silu(normed @ W_Z.T)
+        W_X, *W_Z = block.input.weight.split(V * P)
+        X = functional.silu(normed @ W_X.T)
         Y = torch.cat(
-            [mamba2(block.interaction, v, X[:, v * P : (v + 1) * P], N, times_L) for v in range(V)],
+            [head(block.interaction, v, X[:, v * P : (v + 1) * P], N, times_L) for v in range(V)],
             -1,
         )
-        rotated = torch.stack(
-            [torch.cat([rotate(z, t) for z in row.view(V, P)]) for t, row in enumerate(Z)]
-        )
-        h = h + (Y * rotated) @ block.output.weight.T
+        if config.interaction:
+            Z = functional.silu(normed @ W_Z[0].T)
+            places = range(len(Z)) if config.rope else [0] * len(Z)
+            Y = Y * torch.stack(
+                [
+                    torch.cat([rotate(z, t) for z in row.view(V, P)])
+                    for t, row in zip(places, Z, strict=True)
+                ]
+            )
+        h = h + Y @ block.output.weight.T
         gate, up = (rms(h, block.ffn_norm.weight) @ block.ffn.up.weight.T).chunk(2, -1)
         h = h + (functional.silu(gate) * up) @ block.ffn.down.weight.T
     return rms(h, hydra.norm.weight)
@@ -103,13 +131,25 @@ def times_of(count):
     return 1_300_000_000 + gaps.repeat(count // 8 + 1)[:count].cumsum(0)
 
 
-@pytest.mark.parametrize("timed", [False, True])
-@pytest.mark.parametrize("head", ["full", "lean"])
-def test_it_is_the_papers_equations(head, timed):
-    hydra = model(head=head, state_dim=6, time_gaps=timed)
-    for block in hydra.blocks:
+@pytest.mark.parametrize(
+    ("head", "timed", "changed"),
+    [
+        *((head, timed, {}) for head in ("full", "lean") for timed in (False, True)),
+        *((head, False, {"rope": False}) for head in ("full", "lean", "mamba1")),
+        *((head, False, {"interaction": False}) for head in ("full", "lean", "mamba1")),
+        ("mamba1", False, {}),
+        ("mamba1", False, {"head_dim": 18}),  # steps of rank 2
+    ],
+)
+def test_it_is_the_papers_equations(head, timed, changed):
+    shape = {"heads": 2} if "head_dim" in changed else {}
+    hydra = model(
+        **{"dim": 32, "head": head, "state_dim": 6, "time_gaps": timed}, **shape, **changed
+    )
+    for name, parameter in hydra.named_parameters():
         # A = -exp(A_log) is float32 by rule; a value that float32 holds makes the two comparable.
-        block.interaction.scan.A_log.data.zero_()
+        if name.endswith("A_log"):
+            parameter.data.zero_()
     vectors, cu_seqlens = packed(32)
     times = times_of(len(vectors)) if timed else None
     parts = zip(
@@ -129,7 +169,7 @@ def test_it_is_the_papers_equations(head, timed):
         assert (a - b).norm() <= (1e-6 if name.endswith("A_log") else 1e-10) * b.norm(), name
 
 
-@pytest.mark.parametrize("head", ["full", "lean"])
+@HEADS
 def test_packed_is_alone(head):
     hydra = model(head=head)
     vectors, cu_seqlens = packed(32)
@@ -137,7 +177,7 @@ def test_packed_is_alone(head):
     torch.testing.assert_close(hydra(vectors, cu_seqlens), torch.cat(alone), rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("head", ["full", "lean"])
+@HEADS
 def test_the_future_is_not_seen(head):
     hydra = model(head=head)
     vectors, cu_seqlens = packed(32)
@@ -150,7 +190,7 @@ def test_the_future_is_not_seen(head):
     assert not same[20:41].any()
 
 
-@pytest.mark.parametrize("head", ["full", "lean"])
+@HEADS
 def test_what_is_not_a_number_stays_with_its_user(head):
     hydra = model(head=head)
     vectors, cu_seqlens = packed(32)
@@ -162,7 +202,7 @@ def test_what_is_not_a_number_stays_with_its_user(head):
     torch.testing.assert_close(got[others], expected[others], rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("head", ["full", "lean"])
+@HEADS
 def test_every_weight_has_a_gradient(head):
     hydra = model(head=head)
     vectors, cu_seqlens = packed(32)
@@ -186,6 +226,11 @@ def test_heads_must_be_cheaper_than_the_model_and_even():
         HydraConfig(dim=64, heads=16)
     with pytest.raises(ValidationError, match="head_dim: got 5"):
         HydraConfig(dim=20)
+
+
+def test_mamba_1_heads_have_no_time_channel():
+    with pytest.raises(ValidationError, match="time_gaps: got true with head: mamba1"):
+        HydraConfig(head="mamba1", time_gaps=True)
 
 
 def test_input_that_does_not_fit_raises():

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 from user_model.hydra import Hydra, HydraConfig
 from user_model.streaming import HydraState
 
-HEADS = pytest.mark.parametrize("head", ["full", "lean"])
+HEADS = pytest.mark.parametrize("head", ["full", "lean", "mamba1"])
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 DIM = 16
 
@@ -79,14 +79,21 @@ def test_steps_are_the_parallel_form(head, dtype):
     assert_same_state(state, after, TOLERANCE[dtype])
 
 
-@HEADS
-@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize(
+    ("head", "timed", "changed"),
+    [
+        *((head, timed, {}) for head in ("full", "lean") for timed in (False, True)),
+        ("mamba1", False, {}),
+        *((head, False, {"rope": False}) for head in ("full", "lean", "mamba1")),
+        *((head, False, {"interaction": False}) for head in ("full", "lean")),
+    ],
+)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_any_split_is_the_whole(head, timed, data):
+def test_any_split_is_the_whole(head, timed, changed, data):
     """Users are continued by stretches of any lengths, none included; single events are steps."""
     lengths = data.draw(st.lists(st.integers(0, 40), min_size=1, max_size=5))
-    hydra, whole = model(head, time_gaps=timed), histories(lengths)
+    hydra, whole = model(head, time_gaps=timed, **changed), histories(lengths)
     clock = [torch.arange(n) ** 3 * 977 + 1_300_000_000 for n in lengths]
 
     def when(parts):
@@ -194,7 +201,7 @@ def test_a_state_has_one_size_and_so_has_its_step(head):
         long = operators(hydra.prefill(*packed(histories([3000, 2999]))))
     assert len(short[0]) > 50
     assert short == long
-    scan, tails = 3 * 6 * 4, 3 * (4 + 2 * 6) * 3
+    scan, tails = 3 * 6 * 4, 3 * (4 if head == "mamba1" else 4 + 2 * 6) * 3
     assert short[1] == 2 * (scan + tails) * 8 + 8
 
 
