@@ -28,7 +28,7 @@ from pipeline.study_config import Cell, StudyConfig
 from pipeline.study_results import CellResult, SeedResult, study_table
 from pipeline.task_data import TaskData
 from pipeline.tracking.records import Figures
-from pipeline.user_model_task import TaskFolders
+from pipeline.user_model_task import TaskFolders, UserModelTask
 from pipeline.user_models import CURVE, WEIGHTS, rank_with_user_model, train_user_model
 from user_model import Workers
 
@@ -61,14 +61,22 @@ class StudyRun:
         """SHA-256 (hex) of what decides a cell's figures, but for the seed."""
         config = self.study.run_of(cell)
         recipe = self.study.task(cell, 0).training_recipe() | {"seed": None}
-        return content_hash({"recipe": recipe, "data": self._data_key(config)})
+        decides = {"recipe": recipe, "data": self._data_key(config)}
+        return content_hash(decides | ({"refit": True} if cell.refit is not None else {}))
 
     def run(self, cell: Cell, seeds: tuple[int, ...], command: str) -> CellResult:
-        """Train and rank the seeds of a cell that its file of results lacks."""
+        """Train and rank the seeds of a cell that its file of results lacks.
+
+        Of a refit, those of the cell that chooses its epochs are needed before.
+
+        Raises:
+            ValueError: they are absent.
+        """
         path, config_hash = self.result_file(cell), self.config_hash(cell)
         result = CellResult.read(path, config_hash) or CellResult(
             study=self.study.name, cell=cell.name, about=cell.about, change=cell.change,
-            model=self.study.model, config_hash=config_hash, command=command,
+            model=self.study.model_of(cell), config_hash=config_hash, command=command,
+            refit=cell.refit, against=cell.against,
         )  # fmt: skip
         for seed in seeds:
             if seed in [done.seed for done in result.seeds]:
@@ -90,7 +98,7 @@ class StudyRun:
     def _train_and_rank(self, cell: Cell, seed: int, config_hash: str) -> SeedResult:
         folder = self.work / f"{cell.name}-{config_hash[:16]}" / f"seed-{seed}"
         (folder / "ranks").mkdir(parents=True, exist_ok=True)
-        task = self.study.task(cell, seed)
+        task = self._task(cell, seed)
         data = TaskData(task, TaskFolders(corpus=self._corpus(cell), vectors=None))
         label = f"{cell.name}, seed {seed}"
         facts = train_user_model(data, Workers(), folder, folder / "fit", self._report(label))
@@ -98,6 +106,20 @@ class StudyRun:
         ranks = load_ranks(folder / "ranks")[str(task.domain)]
         seconds = sum(point["seconds"] for point in read_json(folder / CURVE))
         return SeedResult.of(seed, from_ranks(ranks, task.evaluation.ks), facts, seconds)
+
+    def _task(self, cell: Cell, seed: int) -> UserModelTask:
+        task = self.study.task(cell, seed)
+        if cell.refit is None:
+            return task
+        strict = self.study.cell(cell.refit)
+        found = CellResult.read(self.result_file(strict), self.config_hash(strict))
+        for done in [] if found is None else found.seeds:
+            if done.seed == seed:
+                return task.refitting(done.best_epoch)
+        raise ValueError(
+            f"cell {cell.name}: the epochs of seed {seed} are chosen by the cell {strict.name}, "
+            f"and {self.result_file(strict)} has none for it; run that cell first"
+        )
 
     def _report(self, label: str) -> Callable[[float, float, str, str, Figures], None]:
         def report(done: float, total: float, unit: str, remark: str, _: Figures) -> None:

@@ -16,7 +16,7 @@ from pipeline.user_model_task import UserModelTask
 
 
 class Cell(BaseModel):
-    """One line of a study's table: a name, what it is about, and the fields that differ."""
+    """One line of a study's table: a name, what it is about, and what differs from the run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -24,6 +24,17 @@ class Cell(BaseModel):
     about: str = Field(description="what readers see in the table")
     change: dict[str, Any] = Field(
         default_factory=dict, description="fields of the run by their dotted names, and values"
+    )
+    model: ModelName | None = Field(
+        None, description="the model, trained from ids alone; null: the study's"
+    )
+    refit: str | None = Field(
+        None,
+        description="a cell of the strict split: the same again with the validation events as "
+        "targets, for as many epochs as were best there, seed by seed",
+    )
+    against: str | None = Field(
+        None, description="the cell that it is compared with; null: the study's first"
     )
 
 
@@ -49,12 +60,32 @@ class StudyConfig(BaseModel):
         for number, name in enumerate(names):
             if name in names[:number]:
                 raise ValueError(f"cells: got {name!r} twice; names must differ")
-        if self.model in (*BASELINES, *TEXT_MODELS):
-            raise ValueError(
-                f"model: got {self.model}, expected one that is trained from ids alone, such as "
-                "hydra_ids or sasrec"
-            )
+        for model in (self.model, *(cell.model for cell in self.cells)):
+            if model in (*BASELINES, *TEXT_MODELS):
+                raise ValueError(
+                    f"model: got {model}, expected one that is trained from ids alone, such as "
+                    "hydra_ids or sasrec"
+                )
+        for cell in self.cells:
+            self._check_named(cell)
         return self
+
+    def _check_named(self, cell: Cell) -> None:
+        """Raise ValueError unless the cells that a cell names are there and can be what it says."""
+        for name in filter(None, (cell.against, cell.refit)):
+            self.cell(name)
+        if cell.refit is None:
+            return
+        if cell.change or cell.model is not None:
+            raise ValueError(
+                f"cell {cell.name}: got change or model beside refit, expected neither; it is the "
+                f"model of {cell.refit} with its settings"
+            )
+        if self.cell(cell.refit).refit is not None:
+            raise ValueError(
+                f"cell {cell.name}: refit: {cell.refit} is a refit itself; name a cell that "
+                "chooses its epochs on validation"
+            )
 
     def cell(self, name: str) -> Cell:
         """The cell of this name.
@@ -65,7 +96,8 @@ class StudyConfig(BaseModel):
         for cell in self.cells:
             if cell.name == name:
                 return cell
-        raise ValueError(f"cells: {did_you_mean(name, [cell.name for cell in self.cells])}")
+        hint = did_you_mean(name, [cell.name for cell in self.cells])
+        raise ValueError(f"cells: there is no cell {name}; {hint}")
 
     def run_of(self, cell: Cell) -> RunConfig:
         """The run's config with the cell's changes.
@@ -74,7 +106,7 @@ class StudyConfig(BaseModel):
             ValueError: the cell changes a field that does not exist, or to what it cannot be.
         """
         content = self.run
-        for field, value in cell.change.items():
+        for field, value in self._chosen(cell).change.items():
             content = put_field(content, field.split("."), value)
         try:
             return RunConfig.model_validate(content)
@@ -82,11 +114,22 @@ class StudyConfig(BaseModel):
             where = f"cell {cell.name}"
             raise ValueError(describe_mistakes(error, RunConfig, where)) from error
 
+    def model_of(self, cell: Cell) -> ModelName:
+        """The model that a cell trains."""
+        return self._chosen(cell).model or self.model
+
     def task(self, cell: Cell, seed: int) -> UserModelTask:
-        """What is trained and ranked for a cell and a seed, on the run's first domain."""
+        """What is trained and ranked for a cell and a seed, on the run's first domain.
+
+        A refit's is that of the cell it repeats, which chooses the epochs.
+        """
         config = self.run_of(cell)
-        task = UserModelTask.of(self.model, config.domains[0].name, config)
+        task = UserModelTask.of(self.model_of(cell), config.domains[0].name, config)
         return task.model_copy(update={"seed": seed})
+
+    def _chosen(self, cell: Cell) -> Cell:
+        """The cell whose model and settings count."""
+        return cell if cell.refit is None else self.cell(cell.refit)
 
 
 def load_study(path: Path) -> StudyConfig:

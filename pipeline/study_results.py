@@ -18,7 +18,7 @@ class SeedResult(BaseModel):
     Attributes:
         seed: of weights, batches and negatives.
         test: the test metrics by name, mean over users.
-        validation: NDCG@10 of the best epoch on the validation targets.
+        validation: NDCG@10 of the best epoch on the validation targets; None for a refit.
         epochs: epochs trained; best_epoch: the one whose weights were ranked.
         seconds: time in training steps, wall clock.
         parameters: weights outside the id table.
@@ -40,7 +40,7 @@ class SeedResult(BaseModel):
         return cls(
             seed=seed,
             test=test,
-            validation=facts["validation_ndcg@10"],
+            validation=facts.get("validation_ndcg@10"),
             epochs=facts["epochs"],
             best_epoch=facts["best_epoch"],
             seconds=seconds,
@@ -49,7 +49,7 @@ class SeedResult(BaseModel):
 
 
 class CellResult(BaseModel):
-    """What a cell gave: a line of the table."""
+    """What a cell gave: a line of the table; its fields are the study's Cell's, and its seeds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -60,6 +60,8 @@ class CellResult(BaseModel):
     model: str
     config_hash: str
     command: str
+    refit: str | None = None
+    against: str | None = None
     seeds: tuple[SeedResult, ...] = ()
 
     @classmethod
@@ -95,25 +97,48 @@ class CellResult(BaseModel):
 
 
 def study_table(results: Sequence[CellResult], metrics: Sequence[str]) -> str:
-    """A Markdown table, a line for each cell; the first one is what the others differ from."""
-    heads = [*metrics, f"to the first, {metrics[0]}", "seeds", "best epoch", "s", "config"]
-    lines = ["| cell | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-    lines += [_line(result, results[0], metrics) for result in results]
+    """A Markdown table, a line for each cell, and by how much it differs from another cell's."""
+    heads = [
+        "cell", *metrics, f"difference, {metrics[0]}", "weights beside ids", "seeds",
+        "best epoch", "s", "config",
+    ]  # fmt: skip
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    named = {result.cell: result for result in results}
+    for result in results:
+        other = named.get(result.against or results[0].cell)
+        lines.append(_line(result, other, metrics, first=results[0]))
     return "\n".join(lines) + "\n"
 
 
-def _line(result: CellResult, first: CellResult, metrics: Sequence[str]) -> str:
-    figures = [_figure(result, metric) for metric in metrics]
-    base = first.mean(metrics[0])
-    share = result.mean(metrics[0]) / base - 1.0 if base else float("nan")
-    epochs = ", ".join(f"{r.best_epoch}/{r.epochs}" for r in result.seeds)
+def _line(
+    result: CellResult, other: CellResult | None, metrics: Sequence[str], *, first: CellResult
+) -> str:
     seconds = statistics.fmean(r.seconds for r in result.seeds)
     cells = [
-        result.about, *figures, "" if result is first else f"{share:+.1%}",
-        " ".join(str(r.seed) for r in result.seeds), epochs, f"{seconds:.0f}",
+        result.about,
+        *(_figure(result, metric) for metric in metrics),
+        _difference(result, other, metrics[0], first),
+        f"{result.seeds[0].parameters:,}",
+        " ".join(str(r.seed) for r in result.seeds),
+        ", ".join(_epochs(result, r) for r in result.seeds),
+        f"{seconds:.0f}",
         f"`{result.config_hash[:8]}`",
-    ]  # fmt: skip
+    ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _difference(
+    result: CellResult, other: CellResult | None, metric: str, first: CellResult
+) -> str:
+    """Relative difference of the means, and to whom where that is not the first cell."""
+    if other is None or other is result or not other.mean(metric):
+        return ""
+    share = result.mean(metric) / other.mean(metric) - 1.0
+    return f"{share:+.1%}" + ("" if other is first else f" to {other.about}")
+
+
+def _epochs(result: CellResult, seed: SeedResult) -> str:
+    return str(seed.epochs) if result.refit else f"{seed.best_epoch}/{seed.epochs}"
 
 
 def _figure(result: CellResult, metric: str) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.candidates import Settings, setting_name, variants, with_fields
+from pipeline.candidates import Settings, setting_name, variants
 from pipeline.choice import Tried, as_chosen, best_of, keep
 from pipeline.config import ModelName, RunConfig
 from pipeline.stages import Stage, StageContext
@@ -74,7 +74,7 @@ def _choosing(
         best = best_of(tried)
         if not is_refit:
             return keep(best, tried, context.output, weights=True)
-        again = _refit(tasks[tried.index(best)][1], best.facts["best_epoch"])
+        again = tasks[tried.index(best)][1].refitting(best.facts["best_epoch"])
         made = train_on_cluster(again, config.compute, context)
         return keep(best, tried, context.output, weights=False) | made
 
@@ -97,12 +97,6 @@ def _training(
         return train_on_cluster(task, config.compute, context)
 
     return Stage(name, task.training_recipe(), make, inputs, slots=_slots(task, config))
-
-
-def _refit(task: UserModelTask, epochs: int) -> UserModelTask:
-    """The task trained for so many epochs, to the end of a schedule of that length."""
-    architecture = with_fields(task.architecture, {"training.epochs": epochs}, "refit")
-    return task.model_copy(update={"architecture": architecture})
 
 
 def _slots(task: UserModelTask, config: RunConfig) -> int:

@@ -58,6 +58,13 @@ class UserModelTask(BaseModel):
         strict = self.split.model_copy(update={"kind": "strict"})
         return self.model_copy(update={"split": strict})
 
+    def refitting(self, epochs: int) -> Self:
+        """The task that learns from validation events too, for so many epochs in its schedule."""
+        split = self.split.model_copy(update={"kind": "refit"})
+        training = self.training.model_copy(update={"epochs": epochs})
+        architecture = self.architecture.model_copy(update={"training": training})
+        return self.model_copy(update={"split": split, "architecture": architecture})
+
     @property
     def training(self) -> TrainingConfig:
         """How it is trained."""

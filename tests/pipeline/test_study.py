@@ -48,6 +48,27 @@ def test_cells_are_trained_once_and_kept(tmp_path):
     assert len(lines) == told
 
 
+def test_a_refit_learns_from_validation_for_the_epochs_that_were_best(tmp_path):
+    cells = [
+        {"name": "strict", "about": "strict", "model": "sasrec"},
+        {"name": "again", "about": "refit", "refit": "strict", "against": "strict"},
+    ]
+    sasrec = {"dim": 16, "layers": 1, "training": TRAINING | {"epochs": 6, "patience": 1}}
+    given = study(cells=cells, run=RUN | {"sasrec": sasrec})
+    run = run_of(given, tmp_path)
+    strict, again = run.study.cells
+    with pytest.raises(ValueError, match="cell again: the epochs of seed 1 are chosen by the cell"):
+        run.run(again, (1,), "")
+    chosen = run.run(strict, (0, 1), "")
+    refit = run.run(again, (0, 1), "")
+    assert refit.model == "sasrec"
+    assert refit.config_hash != chosen.config_hash
+    assert [r.epochs for r in refit.seeds] == [r.best_epoch for r in chosen.seeds]
+    assert all(r.validation is None for r in refit.seeds)
+    assert [r.test for r in refit.seeds] != [r.test for r in chosen.seeds]
+    assert run.run(again, (0, 1), "") == refit
+
+
 class KilledError(Exception):
     pass
 
@@ -95,10 +116,13 @@ def result_of(cell, values, **fields):
 
 
 def test_the_table_is_what_the_files_hold():
-    table = study_table([result_of("a", [0.04, 0.06]), result_of("b", [0.055])], ["ndcg@10"])
+    again = result_of("c", [0.06], against="b", refit="a")
+    cells = [result_of("a", [0.04, 0.06]), result_of("b", [0.055]), again]
+    table = study_table(cells, ["ndcg@10"])
     assert table.splitlines()[2:] == [
-        "| about a | 0.0500 ± 0.0141 |  | 0 1 | 6/8, 6/8 | 10 | `01234567` |",
-        "| about b | 0.0550 | +10.0% | 0 | 6/8 | 10 | `01234567` |",
+        "| about a | 0.0500 ± 0.0141 |  | 99 | 0 1 | 6/8, 6/8 | 10 | `01234567` |",
+        "| about b | 0.0550 | +10.0% | 99 | 0 | 6/8 | 10 | `01234567` |",
+        "| about c | 0.0600 | +9.1% to about b | 99 | 0 | 8 | 10 | `01234567` |",
     ]
 
 
@@ -126,6 +150,19 @@ def test_a_cell_that_cannot_be_is_refused_before_anything_runs(change, message, 
         ({"cells": [{"name": "a", "about": ""}] * 2}, "cells: got 'a' twice"),
         ({"cells": []}, "cells"),
         ({"sead": 3}, "sead"),
+        (
+            {"cells": [{"name": "a", "about": "", "model": "hydra_frozen"}]},
+            "model: got hydra_frozen, expected one that is trained from ids",
+        ),
+        (
+            {"cells": [{"name": "a", "about": "", "against": "b"}]},
+            "cells: there is no cell b; known are a",
+        ),
+        ({"cells": [{"name": "a", "about": "", "refit": "a"}]}, "refit: a is a refit itself"),
+        (
+            {"cells": [{"name": "a", "about": "", "refit": "a", "model": "sasrec"}]},
+            "cell a: got change or model beside refit",
+        ),
     ],
 )
 def test_a_study_that_cannot_be_is_refused(fields, message):
