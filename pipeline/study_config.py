@@ -45,7 +45,10 @@ class StudyConfig(BaseModel):
 
     name: str = Field(description="the study's name")
     title: str = Field(description="the heading of its table")
-    run: dict[str, Any] = Field(description="the content of a run's config, which cells change")
+    run: dict[str, Any] = Field(
+        description="a run's config, which cells change: its content, or in a file the path of a "
+        "YAML file, relative to the study's"
+    )
     model: ModelName = Field("hydra_ids", description="the model that is trained, from ids alone")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="seeds of each cell")
     metrics: tuple[str, ...] = Field(
@@ -133,13 +136,16 @@ class StudyConfig(BaseModel):
 
 
 def load_study(path: Path) -> StudyConfig:
-    """Read a study's YAML file and check every cell's config.
+    """Read a study's YAML file, and the run's that it may name, and check every cell's config.
 
     Raises:
         ValueError: one sentence a mistake.
     """
+    content = load_mapping(path)
+    if isinstance(content.get("run"), str):
+        content["run"] = load_mapping(path.parent / content["run"])
     try:
-        study = StudyConfig.model_validate(load_mapping(path))
+        study = StudyConfig.model_validate(content)
     except ValidationError as error:
         raise ValueError(describe_mistakes(error, StudyConfig, str(path))) from error
     for cell in study.cells:

@@ -142,6 +142,17 @@ def test_a_cell_that_cannot_be_is_refused_before_anything_runs(change, message, 
         load_study(path)
 
 
+def test_a_run_may_stand_in_a_file_of_its_own(tmp_path):
+    (tmp_path / "run.yaml").write_text(json.dumps(RUN))
+    (tmp_path / "studies").mkdir()
+    path = tmp_path / "studies" / "s.yaml"
+    path.write_text(study().model_dump_json(exclude={"run"})[:-1] + ', "run": "../run.yaml"}')
+    assert load_study(path) == study()
+    (tmp_path / "run.yaml").unlink()
+    with pytest.raises(ValueError, match="run.yaml"):
+        load_study(path)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
