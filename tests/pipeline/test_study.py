@@ -149,7 +149,7 @@ def test_a_run_may_stand_in_a_file_of_its_own(tmp_path):
     path.write_text(study().model_dump_json(exclude={"run"})[:-1] + ', "run": "../run.yaml"}')
     assert load_study(path) == study()
     (tmp_path / "run.yaml").unlink()
-    with pytest.raises(ValueError, match="run.yaml"):
+    with pytest.raises(ValueError, match=r"run\.yaml"):
         load_study(path)
 
 
