@@ -6,13 +6,16 @@ Shapes: E events, U rows, W windows, T tokens (an input item and its target) of 
 of a batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 Int64 = NDArray[np.int64]
+
+# Keeps the draws of skipped targets apart from the order of windows, seeded by (seed, epoch) too.
+_SKIPS = 0x736B6970
 
 
 class Histories(Protocol):
@@ -95,6 +98,18 @@ class Batch:
         """Number of targets that are learned from."""
         return len(self.cu_seqlens) - 1 if self.last_only else self.n_tokens
 
+    def skipping(self, share: float, rng: np.random.Generator) -> "Batch":
+        """Return the batch with some targets skipped: the next one of the window in their place.
+
+        Each target is skipped with this probability, and what it is skipped for once more; the
+        last target of a window stays.
+        """
+        ahead = np.arange(1, self.n_tokens + 1)
+        ahead[self.cu_seqlens[1:] - 1] -= 1
+        once, twice = rng.random((2, self.n_tokens)) < share
+        chosen = np.where(once, np.where(twice, ahead[ahead], ahead), np.arange(self.n_tokens))
+        return replace(self, targets=self.targets[chosen], domains=self.domains[chosen])
+
     def part(self, rank: int, size: int) -> "Batch":
         """Return the windows of worker `rank` of `size`: contiguous, nearly equal in tokens.
 
@@ -114,17 +129,18 @@ class Batch:
 class EpochBatches:
     """The global batches of one epoch, by number."""
 
-    def __init__(self, batches: "Batches", order: Int64, batch_tokens: int, min_steps: int) -> None:
-        self._batches = batches
-        self._order = order
+    def __init__(
+        self, batches: "Batches", number: int, order: Int64, batch_tokens: int, min_steps: int
+    ) -> None:
+        self._batches, self._number, self._order = batches, number, order
         lengths = batches.windows.lengths[order]
         ends = np.cumsum(lengths)
         total = int(ends[-1])
         # More would leave batches without a window.
         least = min(min_steps, total // int(lengths.max()))
         self._n_batches = max(1, least, round(total / batch_tokens))
-        number = (ends - lengths) * self._n_batches // total
-        self._cuts = np.searchsorted(number, np.arange(self._n_batches + 1))
+        batch = (ends - lengths) * self._n_batches // total
+        self._cuts = np.searchsorted(batch, np.arange(self._n_batches + 1))
 
     def __len__(self) -> int:
         return self._n_batches
@@ -132,7 +148,9 @@ class EpochBatches:
     def __getitem__(self, step: int) -> Batch:
         if not 0 <= step < self._n_batches:
             raise IndexError(step)
-        return self._batches.pack(self._order[self._cuts[step] : self._cuts[step + 1]])
+        windows = self._order[self._cuts[step] : self._cuts[step + 1]]
+        packed = self._batches.pack(windows)
+        return self._batches.skipped(packed, self._number, step)
 
 
 class Batches:
@@ -151,6 +169,7 @@ class Batches:
         seed: seed of the order.
         times: int64 [E], unix seconds of the events, where the batches are to carry them.
         last_only: learn from the last target of each window alone.
+        skip_share: chance of each target to be skipped (`Batch.skipping`).
 
     Raises:
         ValueError: no row has two events, an item lies outside the domains, or times are not one
@@ -169,9 +188,10 @@ class Batches:
         seed: int,
         times: Int64 | None = None,
         last_only: bool = False,
+        skip_share: float = 0.0,
     ) -> None:
         self.items = np.ascontiguousarray(histories.items, dtype=np.int64)
-        self.times, self.last_only = times, last_only
+        self.times, self.last_only, self._skip_share = times, last_only, skip_share
         self.domain_starts = np.asarray(domain_starts, dtype=np.int64)
         offsets = np.asarray(histories.offsets, dtype=np.int64)
         self.windows = Windows.cut(offsets, max_history)
@@ -199,7 +219,15 @@ class Batches:
             drawn = np.floor(self._repeats + rng.random(len(order))).astype(np.int64)
             order = np.repeat(order, drawn)
             order = order if len(order) else np.arange(1)
-        return EpochBatches(self, rng.permutation(order), self._batch_tokens, self._min_epoch_steps)
+        order = rng.permutation(order)
+        return EpochBatches(self, number, order, self._batch_tokens, self._min_epoch_steps)
+
+    def skipped(self, batch: Batch, epoch: int, step: int) -> Batch:
+        """Return the batch of this epoch and step as it is learned from, with targets skipped."""
+        if self._skip_share == 0.0:
+            return batch
+        rng = np.random.default_rng([_SKIPS, self._seed, epoch, step])
+        return batch.skipping(self._skip_share, rng)
 
     def pack(self, windows: Int64) -> Batch:
         """Pack these windows one after the other."""

@@ -79,7 +79,7 @@ def train(
     workers.check()
     batches = Batches(
         histories, domain_starts, batch_tokens=config.batch_tokens, seed=seed,
-        last_only=config.positions == "last",
+        last_only=config.positions == "last", skip_share=config.skip_share,
         max_history=config.max_history, domain_temperature=config.domain_temperature,
         min_epoch_steps=config.min_epoch_steps, times=times,
     )  # fmt: skip

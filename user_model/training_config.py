@@ -51,6 +51,11 @@ class TrainingConfig(BaseModel):
     positions: Literal["all", "last"] = Field(
         "all", description="Targets of a window that are learned from: all, or the last alone."
     )
+    skip_share: float = Field(
+        0.0, ge=0.0, lt=1.0,
+        description="Chance that a position learns the item after its target instead, and by the "
+        "same chance the one after that: where the order of near events tells little.",
+    )  # fmt: skip
     temperature: float = Field(
         0.1, gt=0.0, description="Temperature of the softmax of cosines; measured in docs/log.md."
     )

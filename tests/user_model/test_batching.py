@@ -164,3 +164,31 @@ def test_batches_carry_the_times_of_their_input_items():
     assert batches(rows, [0, 10]).epoch(0)[0].times is None
     with pytest.raises(ValueError, match=r"times: got \[3\], expected \[9\]"):
         batches(rows, [0, 10], times=times[:3])
+
+
+def test_skipped_targets_are_the_next_ones_of_their_window():
+    rows = rows_of(range(6), [7, 8], *[range(40)] * 60)
+    packer = batches(rows, [0, 7, 40], skip_share=0.25, batch_tokens=100_000)
+    epoch = packer.epoch(1)
+    batch, again = epoch[0], packer.epoch(1)[0]
+    plain = batches(rows, [0, 7, 40], batch_tokens=100_000).epoch(1)[0]
+    assert batch.targets.tolist() == again.targets.tolist()
+    assert batch.items.tolist() == plain.items.tolist()
+    ends = np.repeat(plain.targets[plain.cu_seqlens[1:] - 1], np.diff(plain.cu_seqlens))
+    # Items of a row count up, so that a target says how many were skipped for it.
+    ahead = batch.targets - plain.targets
+    room = ends - plain.targets
+    assert set(ahead) == {0, 1, 2}
+    assert (ahead <= room).all()
+    assert (batch.domains == (batch.targets >= 7)).all()
+    free = room >= 2
+    shares = np.bincount(ahead[free]) / free.sum()
+    assert shares == pytest.approx([0.75, 0.25 * 0.75, 0.25 * 0.25], abs=0.03)
+    assert (packer.epoch(2)[0].targets - packer.epoch(2)[0].items != ahead + 1).any()
+
+
+def test_without_a_share_nothing_is_skipped(circles, domain_starts):
+    batch = batches(circles, domain_starts).epoch(0)[0]
+    assert batches(circles, domain_starts, skip_share=0.0).epoch(0)[0].targets.tolist() == (
+        batch.targets.tolist()
+    )
