@@ -21,7 +21,15 @@ from user_model.mamba1_heads import Mamba1Heads
 from user_model.ops.rotary import rotate, turns_at
 from user_model.sequence import check_packed, sequence_lengths
 from user_model.streaming import HydraState, LayerState
-from user_model.time_gaps import NO_EVENT, check_times, last_times, log_gaps, packed_gaps
+from user_model.time_gaps import (
+    GAP_BUCKETS,
+    NO_EVENT,
+    check_times,
+    gap_buckets,
+    last_times,
+    log_gaps,
+    packed_gaps,
+)
 
 
 class HydraConfig(BaseModel):
@@ -52,7 +60,8 @@ class HydraConfig(BaseModel):
     )
     time_gaps: bool = Field(
         False,
-        description="Time channel: the log of the gap before each event goes into its head's dt.",
+        description="Time channel: the log of the gap before each event goes into its heads' dt, "
+        "and a vector of the gap's bucket into its input.",
     )
     dropout: float = Field(0.2, ge=0.0, lt=1.0, description="Dropout of inputs and of branches.")
     backend: str = Field("auto", description="Backend of the ops; an absent one raises.")
@@ -181,6 +190,9 @@ class Hydra(nn.Module):
         self.config, self.reads_times = config, config.time_gaps
         self.input_dropout = TokenDropout(config.dropout)
         self.input_norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.gap_vectors: nn.Parameter | None = None
+        if config.time_gaps:
+            self.gap_vectors = nn.Parameter(torch.zeros(GAP_BUCKETS, config.dim))
         self.blocks = nn.ModuleList(HydraBlock(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.dim, eps=1e-6)
 
@@ -195,7 +207,7 @@ class Hydra(nn.Module):
         check_packed(vectors_Td, cu_seqlens, self.config.dim)
         check_times(times_T, vectors_Td.shape[:1], wanted=self.reads_times)
         gaps_T, plan = self._gaps(times_T, cu_seqlens), ops.plan(cu_seqlens)
-        h_Td = self.input_norm(self.input_dropout(vectors_Td))
+        h_Td = self._inputs(vectors_Td, gaps_T)
         for block in self.blocks:
             h_Td = block(h_Td, cu_seqlens, plan, self.config.backend, gaps_T)
         return self.norm(h_Td)
@@ -261,7 +273,7 @@ class Hydra(nn.Module):
             position_offset=None if state is None else state.positions,
             gaps=self._gaps(times, cu_seqlens, state),
         )  # fmt: skip
-        h_Td, layers = self.input_norm(self.input_dropout(vectors)), []
+        h_Td, layers = self._inputs(vectors, packed.gaps), []
         for i, block in enumerate(self._hydra_blocks()):
             before = None if state is None else state.layers[i]
             h_Td, after = block.extend(h_Td, replace(packed, state=before))
@@ -302,7 +314,7 @@ class Hydra(nn.Module):
         gaps_n = None
         if self.reads_times and times is not None and state.times is not None:
             gaps_n = log_gaps(torch.where(state.times == NO_EVENT, 0, times - state.times))
-        h_nd = self.input_norm(self.input_dropout(vector))
+        h_nd = self._inputs(vector, gaps_n)
         double = h_nd.dtype == torch.float64
         turns_nR = turns_at(state.positions, self.config.head_width, double=double)
         layers = []
@@ -319,6 +331,14 @@ class Hydra(nn.Module):
         if not self.reads_times or times_T is None:
             return None
         return packed_gaps(times_T, cu_seqlens, None if state is None else state.times)
+
+    def _inputs(self, vectors_Td: Tensor, gaps_T: Tensor | None) -> Tensor:
+        """RMSNorm(Dropout(item vectors)) [P], plus the vector of the gap before each event."""
+        h_Td = self.input_norm(self.input_dropout(vectors_Td))
+        if self.gap_vectors is None:
+            return h_Td
+        assert gaps_T is not None
+        return h_Td + functional.embedding(gap_buckets(gaps_T), self.gap_vectors)
 
     def _hydra_blocks(self) -> list[HydraBlock]:
         return [block for block in self.blocks if isinstance(block, HydraBlock)]

@@ -2,17 +2,24 @@
 
 A gap of g seconds is log(1 + g): 0 for none, 4 for a minute, 11 for a day. Added to dt before
 softplus with a weight w, it multiplies a small step by (1 + g)^w: at 1 the step is the time itself.
+And each power of two of seconds has a vector that is added to the event's input, so that a gap can
+say what a factor cannot, as that two events are of one moment [D]. Both begin as nothing.
 Only gaps before events that have happened are used; how long ago the last one lies when the next
 item is asked for is left out, since that is the time of the target [D]. The first kept event of a
 history has no event before it, and the gap 0, as its position is 0.
 Shapes: T packed tokens, S sequences, n users with one event each.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 # In the place of the time of an event that there was none of; smaller than any.
 NO_EVENT = -(1 << 62)
+
+# Powers of two of seconds, up to 68 years.
+GAP_BUCKETS = 32
 
 
 def log_gaps(seconds: Tensor) -> Tensor:
@@ -22,6 +29,16 @@ def log_gaps(seconds: Tensor) -> Tensor:
     [0.0, 11.37, 0.0]
     """
     return seconds.clamp_min(0).double().log1p_()
+
+
+def gap_buckets(gaps: Tensor) -> Tensor:
+    """Return the bucket of each log gap, int64 below GAP_BUCKETS: 0 for none, then powers of 2 s.
+
+    >>> gap_buckets(log_gaps(torch.tensor([0, 1, 2, 3, 60, 86400]))).tolist()
+    [0, 1, 1, 2, 5, 16]
+    """
+    # A hair above, so that 1 + g = 2^b falls on bucket b whatever the rounding.
+    return (gaps / math.log(2.0) + 1e-6).long().clamp_max(GAP_BUCKETS - 1)
 
 
 def packed_gaps(times_T: Tensor, cu_seqlens: Tensor, before_S: Tensor | None = None) -> Tensor:

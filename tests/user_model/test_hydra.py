@@ -102,6 +102,9 @@ def paper(hydra, vectors_Ld, times_L=None):
     V, P, N = config.heads, config.head_width, config.state_width
     head = mamba1 if config.head == "mamba1" else mamba2
     h = rms(vectors_Ld, hydra.input_norm.weight)
+    if times_L is not None:
+        gaps = [0, *(max(0, b - a) for a, b in pairwise(times_L.tolist()))]
+        h = h + torch.stack([hydra.gap_vectors[(1 + gap).bit_length() - 1] for gap in gaps])
     for block in hydra.blocks:
         normed = rms(h, block.norm.weight)
         W_X, *W_Z = block.input.weight.split(V * P)

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from user_model import Hydra, HydraConfig, ItemTable, Recommender, TrainingConfig, train
-from user_model.time_gaps import NO_EVENT, last_times, packed_gaps
+from user_model.time_gaps import (
+    GAP_BUCKETS,
+    NO_EVENT,
+    gap_buckets,
+    last_times,
+    log_gaps,
+    packed_gaps,
+)
 
 HEADS = pytest.mark.parametrize("head", ["full", "lean"])
 
@@ -40,7 +47,7 @@ def hydras(head):
         for timed in (True, False)
     ]
     weights = made[0].state_dict()
-    made[1].load_state_dict({k: v for k, v in weights.items() if "gap_weight" not in k})
+    made[1].load_state_dict({k: v for k, v in weights.items() if "gap_" not in k})
     return made
 
 
@@ -55,6 +62,14 @@ def test_before_training_it_changes_nothing_but_can_learn(head):
     got.square().sum().backward()
     for block in timed.blocks:
         assert block.interaction.gap_weight.grad.all()
+    used = timed.gap_vectors.grad.any(1).nonzero().flatten()
+    assert used.tolist() == [0, 12]  # no gap, and 5,000 seconds
+
+
+def test_a_bucket_is_a_power_of_two():
+    seconds = torch.tensor([0, 1, 2, 3, 6, 7, 2**20 - 1, 2**20, 2**40])
+    buckets = gap_buckets(log_gaps(seconds))
+    assert buckets.tolist() == [0, 1, 1, 2, 2, 3, 20, 20, GAP_BUCKETS - 1]
 
 
 @HEADS
