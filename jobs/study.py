@@ -5,8 +5,9 @@
     python jobs/study.py recipe --cells full no_ema --seeds 0 1 2
 
 Each cell's figures go to docs/results/STUDY.CELL.json as they are there, and
-the table to docs/results.md. Finished cells are not run again, and after Ctrl-C
-or a crash the same command goes on where it stood. No Ray is started.
+the table to docs/results.md or docs/studies/STUDY.md. Finished cells are not
+run again, and after Ctrl-C or a crash the same command goes on where it stood.
+No Ray is started.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def _run(options: argparse.Namespace, path: Path, out: Path, root: Path) -> None
         result = run.run(cell, seeds, f"{command} --seeds {' '.join(map(str, seeds))}")
         figures = "  ".join(f"{m} {result.mean(m):.4f}" for m in study.metrics)
         print(f"{cell.name}: {figures}", flush=True)
-        run.write_page(out / "results.md", f"python jobs/study.py {options.study}")
-    run.write_page(out / "results.md", f"python jobs/study.py {options.study}")
+        run.write_page(out, f"python jobs/study.py {options.study}")
+    run.write_page(out, f"python jobs/study.py {options.study}")
 
 
 def _study_file(name: str, root: Path) -> Path:
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         default="docs",
         metavar="DIR",
-        help="folder of results.md and results/, relative to the project (default: docs)",
+        help="folder of results.md, studies/ and results/, relative to the project (default: docs)",
     )
     parser.add_argument(
         "--table", action="store_true", help="run nothing, make the table again (default: run)"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import content_hash, read_json
+from pipeline.artifacts import content_hash, read_json, write_text
 from pipeline.config import RunConfig
 from pipeline.corpus import build_corpus
 from pipeline.domains import build_domain
@@ -25,6 +25,7 @@ from pipeline.ranks_file import load_ranks
 from pipeline.results_page import put_section
 from pipeline.sources.registry import source_fingerprint
 from pipeline.study_config import Cell, StudyConfig
+from pipeline.study_plot import study_plot
 from pipeline.study_results import CellResult, SeedResult, study_table
 from pipeline.task_data import TaskData
 from pipeline.tracking.records import Figures
@@ -86,14 +87,25 @@ class StudyRun:
             result.write(path)
         return result
 
-    def write_page(self, page: Path, command: str) -> None:
-        """Put the table of all cells that have results into a page, in the study's order."""
+    def write_page(self, docs: Path, command: str) -> None:
+        """Write the table of all cells that have results, in the study's order.
+
+        It is a section of DOCS/results.md or, where the study has a page of its own, stands in
+        DOCS/studies/STUDY.md with a plot beside it.
+        """
         found = [CellResult.read(self.result_file(cell)) for cell in self.study.cells]
         results = [result for result in found if result is not None and result.seeds]
-        if results:
-            table = study_table(results, self.study.metrics)
-            text = f"## {self.study.title}\n\n    {command}\n\n{table}"
-            put_section(page, f"study {self.study.name}", text)
+        if not results:
+            return
+        name, metrics = self.study.name, self.study.metrics
+        text = f"## {self.study.title}\n\n    {command}\n\n{study_table(results, metrics)}"
+        page = docs / "results.md"
+        if self.study.own_page:
+            page = docs / "studies" / f"{name}.md"
+            page.parent.mkdir(parents=True, exist_ok=True)
+            write_text(page.with_suffix(".svg"), study_plot(results, metrics[0]))
+            text += f"\n![test {metrics[0]} of each cell]({name}.svg)\n"
+        put_section(page, f"study {name}", text)
 
     def _train_and_rank(self, cell: Cell, seed: int, config_hash: str) -> SeedResult:
         folder = self.work / f"{cell.name}-{config_hash[:16]}" / f"seed-{seed}"

@@ -54,6 +54,9 @@ class StudyConfig(BaseModel):
     metrics: tuple[str, ...] = Field(
         ("ndcg@10", "hr@10"), min_length=1, description="the table's columns"
     )
+    own_page: bool = Field(
+        False, description="true: docs/studies/NAME.md and a plot; false: a section of results.md"
+    )
     cells: tuple[Cell, ...] = Field(min_length=1, description="the first one is compared with")
 
     @model_validator(mode="after")

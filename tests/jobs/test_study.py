@@ -50,6 +50,18 @@ def test_figures_and_table_are_written(small, capsys):
     assert (small / "docs" / "results.md").read_text() == page
 
 
+def test_a_study_may_have_a_page_of_its_own(small):
+    file = small / "configs" / "studies" / "small.yaml"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"own_page": True}))
+    assert study.main(["small"]) == 0
+    assert (
+        "![test ndcg@10 of each cell](small.svg)"
+        in (small / "docs" / "studies" / "small.md").read_text()
+    )
+    assert "the only one" in (small / "docs" / "studies" / "small.svg").read_text()
+    assert not (small / "docs" / "results.md").exists()
+
+
 def test_mistakes_are_told_in_a_sentence(small, capsys):
     assert study.main(["smal"]) == 2
     assert "study: got 'smal', expected small, or a path" in capsys.readouterr().err

@@ -1,11 +1,13 @@
 """A study on a small simulated domain: cells, seeds, going on, the table."""
 
 import json
+import xml.etree.ElementTree as ET
 
 import pytest
 
 from pipeline.study_cells import StudyRun
 from pipeline.study_config import StudyConfig, load_study
+from pipeline.study_plot import study_plot
 from pipeline.study_results import CellResult, SeedResult, study_table
 
 TRAINING = {"epochs": 2, "negatives": 16, "batch_tokens": 512, "warmup_steps": 2}
@@ -14,6 +16,7 @@ RUN = {
     "domains": [{"name": "books", "source": SOURCE | {"mean_history": 6}}],
     "user_model": {"dim": 16, "layers": 1, "training": TRAINING},
 }
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def study(**fields):
@@ -124,6 +127,16 @@ def test_the_table_is_what_the_files_hold():
         "| about b | 0.0550 | +10.0% | 99 | 0 | 6/8 | 10 | `01234567` |",
         "| about c | 0.0600 | +9.1% to about b | 99 | 0 | 8 | 10 | `01234567` |",
     ]
+
+
+def test_the_plot_has_every_cell_and_every_seed():
+    cells = [result_of("a", [0.04, 0.06]), result_of("b", [0.055, 0.05, 0.06])]
+    drawn = ET.fromstring(study_plot(cells, "ndcg@10"))
+    assert study_plot(cells, "ndcg@10") == study_plot(cells, "ndcg@10")
+    texts = ["".join(text.itertext()).strip() for text in drawn.iter(f"{SVG}text")]
+    assert {"about a", "about b", "test ndcg@10"} <= set(texts)
+    groups = [g for g in drawn.iter(f"{SVG}g") if g.get("id", "").startswith("PathCollection")]
+    assert [len(list(g.iter(f"{SVG}use"))) for g in groups] == [2, 1, 3, 1]
 
 
 @pytest.mark.parametrize(
