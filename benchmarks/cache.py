@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Check, Timing, alternate, finish, median_ratio
-from benchmarks.resident_memory import peak_bytes
 from item_llm.cache import EmbeddingCache
 from item_llm.item_keys import Catalogue
 from item_llm.refresh import CatalogueRefresh, Encoded, Refreshed
 from item_llm.snapshot import Snapshot
+from pipeline.resident_memory import peak_bytes
 
 FINGERPRINT = "b" * 64
 DIM = 256

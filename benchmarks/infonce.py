@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks import resident_memory
 from benchmarks.harness import Check, Timing, alternate, finish, median_ratio, rms_ratio
+from pipeline import resident_memory
 from user_model.ops import sampled_infonce
 
 POSITIONS, NEGATIVES, WIDTH, ITEMS, TILE = 2048, 512, 128, 50_000, 128

@@ -17,8 +17,8 @@ from functools import partial
 import torch
 
 from benchmarks.mixers import HydraMixer, forward_backward, tokens
-from benchmarks.resident_memory import peak_extra_bytes
 from benchmarks.scan_report import Report, Setting
+from pipeline.resident_memory import peak_extra_bytes
 from user_model.ops.result_memory import results
 
 MIB = 1 << 20

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 # For the level of memory: it brings along all that the corpus stage of a run does.
 import pipeline.prepare  # noqa: F401
-from benchmarks.resident_memory import peak_bytes
 from pipeline.corpus import build_corpus
 from pipeline.domains import DomainConfig, clean_domain
+from pipeline.resident_memory import peak_bytes
 from pipeline.sources.registry import read_source
 from pipeline.sources.tables import Part, RawTables
 

@@ -27,28 +27,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str]) -> None:
+    from pipeline.strict_yaml import load_mapping
+
     options = _parser().parse_args(arguments)
     root = project_root()
     path = _study_file(options.study, root)
-    _run(options, path, resolve(options.out, root), root)
+    run = _profile if load_mapping(path).get("kind") == "profile" else _run
+    run(options, path, resolve(options.out, root), root)
 
 
 def _run(options: argparse.Namespace, path: Path, out: Path, root: Path) -> None:
+    """Train and rank the cells of a study."""
     from pipeline.study_cells import StudyRun
     from pipeline.study_config import load_study
 
     study = load_study(path)
     cells = [study.cell(name) for name in options.cells or [cell.name for cell in study.cells]]
     work = root / "runs" / "studies" / study.name
-    run = StudyRun(study, out / "results", work, data_root(), lambda line: print(line, flush=True))
+    run = StudyRun(study, out / "results", work, data_root(), _tell)
     for cell in [] if options.table else cells:
         seeds = tuple(options.seeds or study.seeds)
         command = f"python jobs/study.py {options.study} --cells {cell.name}"
         result = run.run(cell, seeds, f"{command} --seeds {' '.join(map(str, seeds))}")
         figures = "  ".join(f"{m} {result.mean(m):.4f}" for m in study.metrics)
-        print(f"{cell.name}: {figures}", flush=True)
+        _tell(f"{cell.name}: {figures}")
         run.write_page(out, f"python jobs/study.py {options.study}")
     run.write_page(out, f"python jobs/study.py {options.study}")
+
+
+def _profile(options: argparse.Namespace, path: Path, out: Path, root: Path) -> None:
+    """Measure the models of a profile at each length that its file of results lacks."""
+    from pipeline.profile_page import read_measured, write_measured, write_profile_page
+    from pipeline.profile_study import load_profile, measure
+
+    if options.cells or options.seeds:
+        raise ValueError("--cells, --seeds: a profile has neither; leave them out")
+    config, command = load_profile(path), f"python jobs/study.py {options.study}"
+    file = out / "results" / f"{config.name}.json"
+    measured = read_measured(file, config)
+    done = {(row.model, row.length) for row in measured}
+    for length in [] if options.table else config.lengths:
+        # The models take turns at a length, so that a slow hour hits all of them.
+        for model in config.models:
+            if (model, length) not in done:
+                measured.append(measure(config, model, length))
+                _tell(f"{model}, {length} events: {measured[-1].microseconds:.2f} us an event")
+                write_measured(file, config, measured, command)
+    if measured:
+        write_profile_page(out, config, measured, command)
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
 
 
 def _study_file(name: str, root: Path) -> Path:

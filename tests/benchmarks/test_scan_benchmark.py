@@ -15,9 +15,9 @@ from benchmarks.mixers import DIM, AttentionMixer, HydraMixer, forward_backward,
 from benchmarks.peers import PYTHON, PeerWorker, transformers_scan, whole_op
 from benchmarks.peers import forward_backward as with_gradients
 from benchmarks.projections import projections
-from benchmarks.resident_memory import peak_extra_bytes
 from benchmarks.scan_cases import Case, Peer, differences
 from benchmarks.scan_report import Setting, worst
+from pipeline.resident_memory import peak_extra_bytes
 
 MIB = 1 << 20
 

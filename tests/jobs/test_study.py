@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from jobs import study
+from pipeline.profile_study import load_profile
+from pipeline.strict_yaml import load_mapping
 from pipeline.study_config import load_study
 
 STUDIES = sorted((Path(__file__).parents[2] / "configs" / "studies").glob("*.yaml"))
@@ -13,7 +15,8 @@ STUDIES = sorted((Path(__file__).parents[2] / "configs" / "studies").glob("*.yam
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_the_studies_of_the_project_are_sound(path):
-    assert load_study(path).name == path.stem
+    load = load_profile if load_mapping(path).get("kind") == "profile" else load_study
+    assert load(path).name == path.stem
 
 
 @pytest.fixture
@@ -60,6 +63,34 @@ def test_a_study_may_have_a_page_of_its_own(small):
     )
     assert "the only one" in (small / "docs" / "studies" / "small.svg").read_text()
     assert not (small / "docs" / "results.md").exists()
+
+
+def test_a_profile_is_measured_and_goes_on(small, capsys):
+    content = {
+        "kind": "profile", "name": "quick", "title": "Quick", "models": ["hydra_ids", "sasrec"],
+        "lengths": [4, 16], "tokens": 64, "repetitions": 2,
+        "run": {"user_model": {"dim": 16, "layers": 1}, "sasrec": {"dim": 16, "layers": 1}},
+    }  # fmt: skip
+    file = small / "configs" / "studies" / "quick.yaml"
+    file.write_text(json.dumps(content))
+    assert study.main(["quick"]) == 0
+    results = small / "docs" / "results" / "quick.json"
+    rows = json.loads(results.read_text())["measured"]
+    assert [(row["model"], row["length"]) for row in rows] == [
+        ("hydra_ids", 4), ("sasrec", 4), ("hydra_ids", 16), ("sasrec", 16),
+    ]  # fmt: skip
+    assert all(row["peak_bytes"] > 0 and len(row["seconds"]) == 2 for row in rows)
+    page = (small / "docs" / "studies" / "quick.md").read_text()
+    ratio = rows[3]["microseconds"] / rows[2]["microseconds"]
+    (line,) = (line for line in page.splitlines() if line.startswith("| 16 |"))
+    assert line.endswith(f"| {ratio:.2f} |")
+    assert "hydra_ids" in (small / "docs" / "studies" / "quick.svg").read_text()
+    before, _ = results.read_text(), capsys.readouterr()
+    assert study.main(["quick"]) == 0
+    assert results.read_text() == before
+    assert capsys.readouterr().out == ""
+    assert study.main(["quick", "--seeds", "1"]) == 2
+    assert "a profile has neither" in capsys.readouterr().err
 
 
 def test_mistakes_are_told_in_a_sentence(small, capsys):
