@@ -184,8 +184,9 @@ def test_values_reach_the_config_and_nothing_else_changes():
     assert changed.sasrec == config.sasrec
 
 
-def test_the_example_fits_the_config_it_names():
-    file = ROOT / "configs" / "search" / "beauty_hydra.yaml"
+@pytest.mark.parametrize("name", ["beauty_hydra", "beauty_sasrec"])
+def test_the_searches_of_the_project_fit_the_config_they_name(name):
+    file = ROOT / "configs" / "search" / f"{name}.yaml"
     config = load(ROOT / "configs" / "beauty.yaml")
     search = load_search(file)
     assert len(plan_trials(search, config, str(file))) == search.trials
