@@ -62,7 +62,7 @@ MISTAKES = {
     ),
     "wrong choice": (
         {"space": {"user_model.head": {"choice": ["full", "fat"]}}},
-        "space.user_model.head: Input should be 'full' or 'lean', got 'fat'",
+        "space.user_model.head: Input should be 'full', 'lean' or 'mamba1', got 'fat'",
     ),
     "truth for a number": (
         {"space": {"user_model.layers": {"choice": [True]}}},
