@@ -108,6 +108,9 @@ for tensor in (table.grad, scale.grad, loss := loss.detach()):
     tensor /= 2  # as data parallelism averages
 if dist.get_rank() == 0:
     torch.save([loss, table.grad, scale.grad], {out!r})
+# Else a process may leave while gloo's threads still run, and is aborted.
+dist.barrier()
+dist.destroy_process_group()
 """
 
 
