@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pipeline.svg import svg_document
 
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "time_to_quality", "font.size": 9}
 _REFERENCES = {"sasrec_bce": "#8a4b08", "sasrec_ss": "#b3261e"}
@@ -48,10 +49,7 @@ def chart(records: Sequence[Mapping[str, Any]], title: str, clock: str = "second
         frontier.tick_params(axis="x", which="both", labelsize=7)
         # Below, once for both panels: names are long, and models lie close together.
         figure.legend(loc="outside lower center", ncols=2, fontsize=7.5, frameon=False)
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing)
-    return buffer.getvalue()
+        return svg_document(figure)
 
 
 def _draw(curves: Any, frontier: Any, record: Mapping[str, Any], colour: str, clock: str) -> None:

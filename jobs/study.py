@@ -45,14 +45,15 @@ def _run(options: argparse.Namespace, path: Path, out: Path, root: Path) -> None
     cells = [study.cell(name) for name in options.cells or [cell.name for cell in study.cells]]
     work = root / "runs" / "studies" / study.name
     run = StudyRun(study, out / "results", work, data_root(), _tell)
+    page_command = f"python jobs/study.py {options.study}"
     for cell in [] if options.table else cells:
         seeds = tuple(options.seeds or study.seeds)
-        command = f"python jobs/study.py {options.study} --cells {cell.name}"
-        result = run.run(cell, seeds, f"{command} --seeds {' '.join(map(str, seeds))}")
+        command = f"{page_command} --cells {cell.name} --seeds {' '.join(map(str, seeds))}"
+        result = run.run(cell, seeds, command)
         figures = "  ".join(f"{m} {result.mean(m):.4f}" for m in study.metrics)
         _tell(f"{cell.name}: {figures}")
-        run.write_page(out, f"python jobs/study.py {options.study}")
-    run.write_page(out, f"python jobs/study.py {options.study}")
+        run.write_page(out, page_command)
+    run.write_page(out, page_command)
 
 
 def _profile(options: argparse.Namespace, path: Path, out: Path, root: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from pipeline.artifacts import read_json, write_json, write_text
 from pipeline.profile_study import Measured, ProfileConfig
 from pipeline.results_page import put_section
 from pipeline.run_card import hardware, versions
+from pipeline.svg import svg_document
 
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "profile", "font.size": 9}
 _COLOURS = ("#00565b", "#b3261e", "#8a4b08", "#4a3f8f", "#5b5b5b")
@@ -115,10 +115,7 @@ def profile_plot(config: ProfileConfig, measured: Sequence[Measured]) -> str:
             *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
             frameon=False,
         )  # fmt: skip
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing)
-    return buffer.getvalue()
+        return svg_document(figure)
 
 
 def _line(axis: Any, rows: Sequence[Measured], field: str, colour: str) -> None:

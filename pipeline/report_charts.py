@@ -7,7 +7,6 @@ nothing refers outside the page.
 
 from __future__ import annotations
 
-import io
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -15,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from markupsafe import Markup
+
+from pipeline.svg import svg_document
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
@@ -86,10 +87,8 @@ def curves(
         for axis, panel in zip(axes, panels, strict=True):
             _draw(axis, panel, theme)
         axes[-1].set_xlabel(x_label, color=theme.hex("muted"))
-        buffer = io.BytesIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing)
-    return Markup(theme.applied(_inline(buffer.getvalue(), name, description)))
+        drawn = svg_document(figure)
+    return Markup(theme.applied(_inline(drawn.encode(), name, description)))
 
 
 class _Theme:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 from pipeline.study_results import CellResult
+from pipeline.svg import svg_document
 
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "study", "font.size": 9}
 _ROW_INCHES = 0.28
@@ -39,7 +39,4 @@ def study_plot(results: Sequence[CellResult], metric: str) -> str:
         axis.set_xlabel(f"test {metric}")
         axis.grid(axis="x", color="#dddddd", linewidth=0.6)
         axis.spines[["top", "right", "left"]].set_visible(False)
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing)
-    return buffer.getvalue()
+        return svg_document(figure)

@@ -69,6 +69,13 @@ class CausalConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
 
+def fresh_dt_bias(*shape: int) -> nn.Parameter:
+    """A bias by which softplus gives steps log-uniform from DT_MIN to DT_MAX, as in Mamba."""
+    dt = torch.empty(shape).uniform_(math.log(DT_MIN), math.log(DT_MAX)).exp_()
+    # The inverse of softplus: softplus(dt_bias) = dt.
+    return nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
+
+
 class SelectiveScan(nn.Module):
     """The scan's own parameters, A, D and the bias of dt, initialised as in Mamba-2."""
 
@@ -76,9 +83,7 @@ class SelectiveScan(nn.Module):
         super().__init__()
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(A_MIN, A_MAX).log_())
         self.D = nn.Parameter(torch.ones(heads))
-        dt = torch.empty(heads).uniform_(math.log(DT_MIN), math.log(DT_MAX)).exp_()
-        # The inverse of softplus: softplus(dt_bias) = dt.
-        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
+        self.dt_bias = fresh_dt_bias(heads)
 
     @property
     def decay_rates(self) -> Tensor:

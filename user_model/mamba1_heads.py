@@ -17,11 +17,10 @@ from torch.nn import functional
 from user_model import ops
 from user_model.heads import (
     CONV_WIDTH,
-    DT_MAX,
-    DT_MIN,
     CausalConv,
     GroupedLinear,
     Packed,
+    fresh_dt_bias,
     interact,
 )
 from user_model.sequence import sequence_lengths
@@ -46,9 +45,7 @@ class Mamba1Heads(nn.Module):
         self.conv = CausalConv(heads * width)
         self.selection = GroupedLinear(heads, width, sum(self.split))
         self.step_projection = GroupedLinear(heads, rank, width)
-        dt = torch.empty(heads, width).uniform_(math.log(DT_MIN), math.log(DT_MAX)).exp_()
-        # The inverse of softplus, as in SelectiveScan.
-        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
+        self.dt_bias = fresh_dt_bias(heads, width)
         rates = torch.arange(1.0, state + 1.0).log()
         self.A_log = nn.Parameter(rates[:, None].repeat(heads, 1, width))
         self.D = nn.Parameter(torch.ones(heads, width))

@@ -4,17 +4,10 @@ import json
 import math
 
 import pytest
-import torch
 
 from benchmarks import objectives, static
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def rows(pairs, histories):
