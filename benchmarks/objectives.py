@@ -55,12 +55,13 @@ from user_model.checkpoint import load_weights
 OBJECTIVES = ("pairs", "histories")
 
 
-class _Data(TaskData):
+class TextData(TaskData):
     """A task whose text vectors are in memory."""
 
     vectors: Tensor
 
     def item_texts(self) -> Tensor:
+        """`vectors`."""
         return self.vectors
 
 
@@ -128,7 +129,7 @@ class Setting:
         pairs, texts = pairs_of_texts(self.pairs[1], self.corpus.texts)
         found = held_out_metrics(encoder.encode(texts), pairs, 0.05)
         assert found is not None, "no held-out pairs"
-        data = self._data(vectors, seed)
+        data = self.data(vectors, seed)
         domain = data.domains[0]
         cases = data.cases(domain, "test")
         table = centred(vectors)
@@ -138,22 +139,27 @@ class Setting:
             "hit@10": found.hit_at_10,
             "mrr": found.mrr,
             "ndcg@10 last item": float(ndcg(nearest, 10).mean()),
-            "ndcg@10 hydra": self._hydra(data),
+            "ndcg@10 hydra": self.ndcg(data, self.trained(data)),
         }
 
-    def _data(self, vectors: Tensor, seed: int) -> _Data:
+    def data(self, vectors: Tensor, seed: int) -> TextData:
+        """The task of a Hydra that reads these vectors, [n_items, d], and no ids."""
         task = UserModelTask.of("hydra_frozen", self.corpus.domains[0].name, self.run)
         task = task.model_copy(update={"seed": seed})
-        data = _Data(task, TaskFolders(corpus=self.folder / CORPUS, vectors=None))
+        data = TextData(task, TaskFolders(corpus=self.folder / CORPUS, vectors=None))
         data.vectors = vectors
         return data
 
-    def _hydra(self, data: _Data) -> float:
-        with tempfile.TemporaryDirectory(dir=self.folder) as name:
-            folder = Path(name)
-            train_user_model(data, Workers(0, 1), folder, folder / "scratch", lambda *_: None)
-            model = data.build()
-            load_weights(folder / WEIGHTS, model)
+    def trained(self, data: TextData) -> Path:
+        """Train the task's model; returns the file of its weights."""
+        folder = Path(tempfile.mkdtemp(prefix="trained-", dir=self.folder))
+        train_user_model(data, Workers(0, 1), folder, folder / "scratch", lambda *_: None)
+        return folder / WEIGHTS
+
+    def ndcg(self, data: TextData, weights: Path) -> float:
+        """NDCG@10 of the test targets, by a model of these weights that reads `data`'s vectors."""
+        model = data.build()
+        load_weights(weights, model)
         domain = data.domains[0]
         ranks = data.rank(model, domain, data.cases(domain, "test"))
         return float(ndcg(ranks, 10).mean())

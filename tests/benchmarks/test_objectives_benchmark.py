@@ -1,11 +1,11 @@
-"""benchmarks.objectives and benchmarks.static: their checks, and small runs on the real data."""
+"""benchmarks.objectives, static and snapshot_types: checks, and small runs on the real data."""
 
 import json
 import math
 
 import pytest
 
-from benchmarks import objectives, static
+from benchmarks import objectives, snapshot_types, static
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -65,3 +65,19 @@ def test_both_objectives_are_measured(capsys):
     assert [row["objective"] for row in report["rows"]] == ["untuned", "pairs", "histories"]
     untuned, *tuned = report["rows"]
     assert all(row["mrr"] != untuned["mrr"] and row["seconds"] > 0 for row in tuned)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_amazon")
+def test_all_types_are_measured(capsys):
+    snapshot_types.main(SMALL)
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    exact, half, whole = report["rows"]
+    assert [row["dtype"] for row in report["rows"]] == ["float32", "float16", "int8"]
+    assert half["bytes"] * 2 == exact["bytes"]
+    assert exact["bytes"] / 4 < whole["bytes"] < exact["bytes"] / 3.9
+    assert exact["ndcg@10 own model"] == exact["ndcg@10 float32's model"] > 0
+    losses = [
+        1 - row["ndcg@10 float32's model"] / exact["ndcg@10 own model"] for row in (half, whole)
+    ]
+    assert [check["value"] for check in report["checks"]] == pytest.approx(losses)
