@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.quality_data import RaceData
-from benchmarks.quality_rivals import Rival
+from benchmarks.quality_rivals import TEXT_KIND, Rival
 from pipeline.artifacts import content_hash, read_json, write_json
 from pipeline.run_card import hardware, versions
 from user_model import EpochRecord, TrainingConfig, TrainingResult, train
@@ -108,13 +108,16 @@ class Cell:
     def _fresh(self, data: RaceData) -> dict[str, Any]:
         config = self.rival.architecture.model_dump(mode="json")
         decides = {"model": self.rival.model, "config": config, "seed": self._seed}
+        texts = data.texts if self.rival.kind == TEXT_KIND else None
+        read = {} if texts is None else {"texts": texts.fingerprint}
         return {
             "name": self.rival.name,
             "kind": self.rival.kind,
             **decides,
             "threads": torch.get_num_threads(),
             "data": data.facts(),
-            "config_hash": content_hash({**decides, "data": data.facts()}),
+            "config_hash": content_hash({**decides, **read, "data": data.facts()}),
+            "texts": None if texts is None else texts.cost,
             "parameters": asdict(self._model.parameter_counts()),
             "versions": versions(),
             "hardware": hardware(),

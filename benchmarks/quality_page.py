@@ -80,6 +80,7 @@ def section(race: Race) -> str:
         *table(race.rows, race.clock),
         "",
         *([_CAUTION.format("; ".join(notes)), ""] if notes else []),
+        *_encoding(race.records),
         *[f"* {c.name}: {_verdict(c)} (bar {c.bar:g})" for c in race.checks],
         "",
         f"![NDCG@10 against seconds and against parameters](results/{race.name}.svg)",
@@ -87,6 +88,19 @@ def section(race: Race) -> str:
         *settings(race.records),
     ]
     return "\n".join(lines)
+
+
+def _encoding(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the text vectors cost, if a model of the race reads them: a line and an empty one."""
+    cost = next((record["texts"] for record in records if record.get("texts")), None)
+    if cost is None:
+        return []
+    return [
+        f"Text vectors are of {cost['base']}, not tuned: {cost['texts']:,} distinct texts, encoded "
+        f"once in {cost['seconds']:.1f} s ({cost['cpu_seconds']:.1f} s of CPU time), the encoder's "
+        "loading included. That is on no clock of the table.",
+        "",
+    ]
 
 
 def _unfinished(row: Mapping[str, Any]) -> str | None:

@@ -3,11 +3,13 @@
     sasrec_bce                          SASRec as published: d 64, 2 blocks, 1 head, FFN d
     sasrec_ss                           SASRec with our recipe: cosines, sampled softmax
     hydra                               Hydra on ids with the same recipe
-    hydra:dim=24,ffn_dim=24,epochs=12   the same with other fields, of the model or its training
+    hydra_text                          the same on ids and frozen text vectors
+    hydra:dim=24,ffn_dim=24,epochs=12   the same as hydra with other fields, of the model or its
+                                        training
 
-The settings of `sasrec_ss` and `hydra` are those of configs/beauty.yaml, but that each epoch is
-validated; those of `sasrec_bce` are the defaults, every fourth epoch validated. docs/log.md tells
-what else was tried.
+The settings of `sasrec_ss` and the Hydras are those that were best for SASRec before the search
+(docs/results.md); those of `sasrec_bce` are the defaults, every fourth epoch validated. docs/log.md
+tells what else was tried.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from pipeline.config import (
 from pipeline.config_mistakes import describe_mistakes, did_you_mean
 from user_model import TrainingConfig
 
+TEXT_KIND = "hydra_text"
 _RECIPE = {
     "epochs": 60, "patience": 16, "validate_every": 1,
     "lr": 3e-3, "temperature": 0.1, "batch_tokens": 4096,
@@ -41,6 +44,7 @@ _KINDS: dict[str, tuple[ModelName, type[Architecture], Mapping[str, Any]]] = {
     "sasrec_bce": ("sasrec_bce", SASRecBCEModelConfig, _AS_PUBLISHED),
     "sasrec_ss": ("sasrec", SASRecModelConfig, _STRONG),
     "hydra": ("hydra_ids", HydraModelConfig, _STRONG),
+    TEXT_KIND: ("hydra_frozen", HydraModelConfig, _STRONG),
 }
 DEFAULT_RIVALS = (
     "sasrec_bce",
@@ -59,7 +63,7 @@ class Rival:
 
     Attributes:
         name: as it was given.
-        kind: sasrec_bce, sasrec_ss or hydra.
+        kind: sasrec_bce, sasrec_ss, hydra or hydra_text.
         model: its name in the pipeline.
         architecture: the model and its training.
     """

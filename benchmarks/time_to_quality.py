@@ -6,7 +6,8 @@ SASRec as published, SASRec with sampled softmax and Hydra at several sizes trai
 epoch each in turn, so that the machine's noise hits all alike; each has its own clock, which stops
 while it is validated. NAME is a model, or one with fields: `hydra:dim=24,ffn_dim=24,epochs=12`
 (benchmarks/quality_rivals.py); `epochs` there is the length of the schedule, `--epochs` where this
-run stops. Quality is NDCG@10 on all validation targets, strict split, full ranking, seen masked.
+run stops. `hydra_text` reads the items' texts (`--data amazon2014/beauty`). Quality is NDCG@10 on
+all validation targets, strict split, full ranking, seen masked.
 
 Each curve is one file below --out and goes on where it stopped: run the command again, with more
 epochs or other models. `--publish` writes docs/results/, and the section of docs/results.md. Exit
@@ -27,9 +28,9 @@ import torch
 
 from benchmarks.harness import finish
 from benchmarks.quality_cells import Cell
-from benchmarks.quality_data import RaceData, find_ids
+from benchmarks.quality_data import RaceData, find_data
 from benchmarks.quality_page import Race, publish
-from benchmarks.quality_rivals import DEFAULT_RIVALS, Rival
+from benchmarks.quality_rivals import DEFAULT_RIVALS, TEXT_KIND, Rival
 from benchmarks.quality_summary import checks, row, targets, validated
 from benchmarks.quality_table import table
 from pipeline.paths import data_root, project_root
@@ -94,10 +95,12 @@ def _done(cell: Cell, epochs: int | None) -> bool:
 def _prepared(options: argparse.Namespace, work: Path) -> list[Cell]:
     names = options.models or (_QUICK_RIVALS if options.quick else DEFAULT_RIVALS)
     rivals = [Rival.parse(name) for name in dict.fromkeys(names)]
-    file = _made_up(work) if options.quick else find_ids(options.data, options.root or data_root())
-    data = RaceData.prepare(file, work / "corpus", options.seed)
+    path = _made_up(work) if options.quick else find_data(options.data, options.root or data_root())
+    data = RaceData.prepare(path, work / "corpus", options.seed)
     out = options.out or (work / "out" if options.quick else _default_out(data, options.seed))
     out.mkdir(parents=True, exist_ok=True)
+    if any(rival.kind == TEXT_KIND for rival in rivals):
+        data = data.with_texts(options.text, out / f"texts-{options.text}")
     return [Cell(rival, data, out, options.seed) for rival in rivals]
 
 
@@ -131,10 +134,12 @@ def _options(given: Sequence[str] | None) -> argparse.Namespace:
         description="seconds and parameters that each model needs to reach SASRec's own best",
     )
     parser.add_argument(
-        "--data", default="ids/Beauty", help="file of ids: a path, or a name below --root"
-    )
+        "--data", default="ids/Beauty",
+        help="file of ids, or folder with texts: a path, or a name below --root (ids/Beauty)",
+    )  # fmt: skip
     parser.add_argument("--root", type=Path, help="folder of data (HYDRAREC_DATA)")
     parser.add_argument("--models", nargs="+", metavar="NAME", help="models, with fields or not")
+    parser.add_argument("--text", default="minilm", help="encoder of hydra_text: minilm, static")
     parser.add_argument("--epochs", type=int, help="stop each after so many (to its end)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (1)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches, negatives (0)")

@@ -111,6 +111,17 @@ def test_bars_count_the_clock_that_was_asked_for():
     assert "of them: CPU seconds / SASRec BCE's" in cpu.name
 
 
+def test_text_has_a_bar_of_its_own():
+    text = record("hydra_text:dim=16", 120, [0.35, 0.41, 0.42, 0.42], 4.0)
+    _, _, ids, with_text = checks([*RACE, text])
+    assert (ids.value, ids.bar) == (0.5, 1.0)
+    # 8 s of 24.
+    assert (with_text.value, with_text.bar, with_text.ok) == (pytest.approx(1 / 3), 0.4, True)
+    text["texts"] = {"base": "minilm", "texts": 12, "seconds": 3.04, "cpu_seconds": 2.96}
+    told = "minilm, not tuned: 12 distinct texts, encoded once in 3.0 s (3.0 s of CPU time)"
+    assert told in section(Race([*RACE, text], [row(BCE, targets(RACE))], [], "x"))
+
+
 def test_what_no_hydra_reaches_meets_no_bar():
     size, time, strong = checks([BCE, STRONG, TOO_WEAK])
     assert all(math.isnan(check.value) and not check.ok for check in (size, time, strong))

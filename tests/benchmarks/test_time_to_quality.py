@@ -1,5 +1,6 @@
 """benchmarks.time_to_quality takes turns, keeps clocks of its own, and goes on where it stopped."""
 
+import gzip
 import json
 import time
 
@@ -7,7 +8,7 @@ import pytest
 
 from benchmarks import time_to_quality
 from benchmarks.quality_cells import Cell
-from benchmarks.quality_data import RaceData, RivalData, find_ids
+from benchmarks.quality_data import RaceData, RivalData, find_data
 from benchmarks.quality_rivals import DEFAULT_RIVALS, Rival
 from pipeline.artifacts import read_json, write_json
 
@@ -66,6 +67,47 @@ def test_another_seed_or_a_lost_checkpoint_does_not_mix_into_a_curve(capsys, tmp
     (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
     assert time_to_quality.main(given) == 2
     assert "stops after 1 epochs" in capsys.readouterr().err
+
+
+def with_texts(folder):
+    """A folder of 60 users and 20 items, two of which have one title."""
+    folder.mkdir(parents=True)
+    walks = [[str((user + step) % 20) for step in range(6)] for user in range(60)]
+    times = " ".join(str(1400000000 + day) for day in range(6))
+    users = "".join(f"u{i}\t{' '.join(walk)}\t{times}\n" for i, walk in enumerate(walks))
+    items = "".join(f"{i}\tSoap of kind {max(i, 1)}\t\n" for i in range(20))
+    for name, text in (("sequences", users), ("items", items)):
+        (folder / f"{name}.tsv.gz").write_bytes(gzip.compress(text.encode()))
+    return folder
+
+
+def test_hydra_with_texts_races_and_its_encoding_is_told_apart(capsys, tmp_path):
+    folder = with_texts(tmp_path / "shop" / "soaps")
+    given = ["--data", str(folder), "--out", str(tmp_path / "out"), "--models"]
+    models = ["hydra:dim=8,epochs=2", "hydra_text:dim=8,epochs=2"]
+    time_to_quality.main([*given, *models, "--epochs", "1"])
+    capsys.readouterr()
+    ids, texts = (read_json(tmp_path / "out" / f"{m.replace(':', '-').replace(',', '-')}.json")
+                  for m in models)  # fmt: skip
+    assert ids["data"]["name"] == texts["data"]["name"] == "shop-soaps"
+    assert ids["texts"] is None
+    assert (texts["texts"]["base"], texts["texts"]["texts"]) == ("minilm", 19)
+    assert texts["texts"]["cpu_seconds"] > 0
+    # The projection of the text vectors is more than what ids alone need.
+    assert texts["parameters"]["non_embedding"] > ids["parameters"]["non_embedding"]
+    time_to_quality.main([*given, *models])
+    out = capsys.readouterr().out
+    assert "hydra_text:dim=8,epochs=2    epoch   2" in out
+    again = read_json(tmp_path / "out" / "hydra_text-dim=8-epochs=2.json")
+    assert again["texts"] == texts["texts"]  # not encoded again
+    assert again["config_hash"] == texts["config_hash"]
+    time_to_quality.main([*given, "hydra_text:dim=8,epochs=2", "--text", "static"])
+    assert "got config_hash" in capsys.readouterr().err
+
+
+def test_texts_that_are_not_there_are_asked_for(capsys, tmp_path):
+    assert time_to_quality.main(["--quick", "--models", "hydra_text:dim=8"]) == 2
+    assert "hydra_text reads the items' texts, and circle has none" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -162,9 +204,11 @@ def test_data_are_found_below_the_root_or_by_path(tmp_path):
     file.parent.mkdir()
     file.write_text("u a b c\n")
     for name in ("ids/Small", "ids/Small.txt", str(file)):
-        assert find_ids(name, tmp_path) == file
+        assert find_data(name, tmp_path) == file
+    folder = with_texts(tmp_path / "shop" / "soaps")
+    assert find_data("shop/soaps", tmp_path) == folder
     with pytest.raises(ValueError, match=r"data: ids/Absent is absent, looked for .* --root"):
-        find_ids("ids/Absent", tmp_path)
+        find_data("ids/Absent", tmp_path)
 
 
 def test_absent_data_end_with_a_sentence(capsys, tmp_path):
