@@ -19,6 +19,8 @@ from item_llm.lance_table import PRIMARY_KEY, LanceTable, sql_literal
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_COMPARED_AT_ONCE = 1 << 16  # keys
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -107,21 +109,22 @@ class ItemKeys:
         Raises:
             ValueError: an item is there twice.
         """
+        import pyarrow as pa
         import pyarrow.compute as pc
 
         self._table.reopen()
         known = self._of_domains(catalogue.domains)
         place = pc.index_in(catalogue.items, value_set=known["item"])
-        there = place.is_valid()
-        now = keys.filter(there)
-        before = known["key"].take(place.drop_null()).combine_chunks()
-        same = pc.equal(now, before).to_numpy(zero_copy_only=False)
-        positions = np.flatnonzero(there.to_numpy(zero_copy_only=False))
-        gone = pc.invert(pc.is_in(known["item"], value_set=catalogue.items))
+        there = place.is_valid().to_numpy(zero_copy_only=False)
+        positions = np.flatnonzero(there)
+        found = place.drop_null()
+        same = _equal_keys(keys, positions, known["key"].combine_chunks(), found)
+        gone = np.ones(len(known), dtype=bool)
+        gone[found.to_numpy()] = False
         return ItemChanges(
-            new=np.flatnonzero(~there.to_numpy(zero_copy_only=False)),
+            new=np.flatnonzero(~there),
             changed=positions[~same],
-            removed=known.filter(gone).select(["item", "domain"]),
+            removed=known.filter(pa.array(gone)).select(["item", "domain"]),
             keys=keys,
         )
 
@@ -178,3 +181,22 @@ def _schema() -> pa.Schema:
             pa.field("key", pa.binary()),
         ]
     )
+
+
+def _equal_keys(
+    now: pa.Array, positions: np.ndarray, before: pa.Array, places: pa.Array
+) -> np.ndarray:
+    """Whether now[positions[i]] is before[places[i]], bool.
+
+    Block by block: a copy of a million keys is 36 MB, and both sides would be copied.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    same = np.empty(len(positions), dtype=bool)
+    for start in range(0, len(positions), _COMPARED_AT_ONCE):
+        block = slice(start, start + _COMPARED_AT_ONCE)
+        mine = now.take(pa.array(positions[block]))
+        theirs = before.take(places[block])
+        same[block] = pc.equal(mine, theirs).to_numpy(zero_copy_only=False)
+    return same
