@@ -113,8 +113,11 @@ class ItemKeys:
         import pyarrow.compute as pc
 
         self._table.reopen()
+        items = catalogue.items
+        # Arrow's pool keeps what finding a duplicate took, five times the names themselves.
+        pa.default_memory_pool().release_unused()
         known = self._of_domains(catalogue.domains)
-        place = pc.index_in(catalogue.items, value_set=known["item"])
+        place = pc.index_in(items, value_set=known["item"])
         there = place.is_valid().to_numpy(zero_copy_only=False)
         positions = np.flatnonzero(there)
         found = place.drop_null()
