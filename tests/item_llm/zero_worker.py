@@ -70,3 +70,7 @@ if __name__ == "__main__":
     if "RANK" in os.environ:
         torch.distributed.init_process_group("gloo")
     main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4]))
+    if torch.distributed.is_initialized():
+        # gloo aborts a worker whose peer has left while it still waits for it.
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
