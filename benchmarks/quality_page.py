@@ -45,8 +45,10 @@ class Race:
 
     @property
     def name(self) -> str:
-        """Of its files and its section."""
-        return f"time_to_quality_{self.records[0]['data']['name']}"
+        """Of its files and its section: the data's, and whose text vectors are read, if any."""
+        texts = next((record["texts"] for record in self.records if record.get("texts")), None)
+        encoder = "" if texts is None else f"_{texts['base']}"
+        return f"time_to_quality_{self.records[0]['data']['name']}{encoder}"
 
 
 def publish(docs: Path, race: Race) -> None:
@@ -65,7 +67,7 @@ def section(race: Race) -> str:
     data, hardware = first["data"], first["hardware"]
     notes = [note for row in race.rows if (note := _unfinished(row))]
     lines = [
-        f"## Time to quality: {data['name']}",
+        f"## Time to quality: {race.name.removeprefix('time_to_quality_').replace('_', ', ')}",
         "",
         f"`{race.command}`",
         "",

@@ -99,9 +99,14 @@ def _prepared(options: argparse.Namespace, work: Path) -> list[Cell]:
     data = RaceData.prepare(path, work / "corpus", options.seed)
     out = options.out or (work / "out" if options.quick else _default_out(data, options.seed))
     out.mkdir(parents=True, exist_ok=True)
+    texts = out / f"texts-{options.text}"
     if any(rival.kind == TEXT_KIND for rival in rivals):
-        data = data.with_texts(options.text, out / f"texts-{options.text}")
-    return [Cell(rival, data, out, options.seed) for rival in rivals]
+        data = data.with_texts(options.text, texts)
+    # Curves that read texts lie beside their vectors: those of another encoder are others.
+    return [
+        Cell(rival, data, texts if rival.kind == TEXT_KIND else out, options.seed)
+        for rival in rivals
+    ]
 
 
 def _default_out(data: RaceData, seed: int) -> Path:

@@ -119,7 +119,9 @@ def test_text_has_a_bar_of_its_own():
     assert (with_text.value, with_text.bar, with_text.ok) == (pytest.approx(1 / 3), 0.4, True)
     text["texts"] = {"base": "minilm", "texts": 12, "seconds": 3.04, "cpu_seconds": 2.96}
     told = "minilm, not tuned: 12 distinct texts, encoded once in 3.0 s (3.0 s of CPU time)"
-    assert told in section(Race([*RACE, text], [row(BCE, targets(RACE))], [], "x"))
+    race = Race([*RACE, text], [row(BCE, targets(RACE))], [], "x")
+    assert told in section(race)
+    assert race.name == "time_to_quality_tiny_minilm"
 
 
 def test_what_no_hydra_reaches_meets_no_bar():

@@ -87,8 +87,9 @@ def test_hydra_with_texts_races_and_its_encoding_is_told_apart(capsys, tmp_path)
     models = ["hydra:dim=8,epochs=2", "hydra_text:dim=8,epochs=2"]
     time_to_quality.main([*given, *models, "--epochs", "1"])
     capsys.readouterr()
-    ids, texts = (read_json(tmp_path / "out" / f"{m.replace(':', '-').replace(',', '-')}.json")
-                  for m in models)  # fmt: skip
+    out = tmp_path / "out"
+    mine = out / "texts-minilm" / "hydra_text-dim=8-epochs=2.json"
+    ids, texts = read_json(out / "hydra-dim=8-epochs=2.json"), read_json(mine)
     assert ids["data"]["name"] == texts["data"]["name"] == "shop-soaps"
     assert ids["texts"] is None
     assert (texts["texts"]["base"], texts["texts"]["texts"]) == ("minilm", 19)
@@ -96,13 +97,15 @@ def test_hydra_with_texts_races_and_its_encoding_is_told_apart(capsys, tmp_path)
     # The projection of the text vectors is more than what ids alone need.
     assert texts["parameters"]["non_embedding"] > ids["parameters"]["non_embedding"]
     time_to_quality.main([*given, *models])
-    out = capsys.readouterr().out
-    assert "hydra_text:dim=8,epochs=2    epoch   2" in out
-    again = read_json(tmp_path / "out" / "hydra_text-dim=8-epochs=2.json")
+    assert "hydra_text:dim=8,epochs=2    epoch   2" in capsys.readouterr().out
+    again = read_json(mine)
     assert again["texts"] == texts["texts"]  # not encoded again
     assert again["config_hash"] == texts["config_hash"]
-    time_to_quality.main([*given, "hydra_text:dim=8,epochs=2", "--text", "static"])
-    assert "got config_hash" in capsys.readouterr().err
+    time_to_quality.main([*given, *models, "--text", "static"])
+    other = read_json(out / "texts-static" / mine.name)
+    assert other["texts"]["base"] == "static"
+    assert other["config_hash"] != texts["config_hash"]
+    assert "hydra:dim=8" not in capsys.readouterr().out.split("\n")[0]  # its curve is there
 
 
 def test_texts_that_are_not_there_are_asked_for(capsys, tmp_path):
