@@ -8,10 +8,10 @@ from typing import Any
 
 from pipeline.artifacts import read_json, write_text
 from pipeline.config import RunConfig
-from pipeline.corpus import Corpus, size_groups
-from pipeline.evaluation import Scorer, rank_targets
+from pipeline.corpus import Corpus, DomainInfo, size_groups
+from pipeline.evaluation import EvaluationConfig, Scorer, rank_targets
 from pipeline.examples import save_examples
-from pipeline.histories import Roles, evaluation_cases
+from pipeline.histories import EvaluationCases, Roles, evaluation_cases
 from pipeline.metrics import Ranks
 from pipeline.model_names import ORACLE
 from pipeline.prepare import CORPUS, DATA
@@ -19,7 +19,7 @@ from pipeline.prepare import ORACLE as ORACLE_FOLDER
 from pipeline.ranks_file import load_ranks, save_ranks
 from pipeline.results import DomainFacts, assemble, to_json
 from pipeline.sources.oracle import Oracle
-from pipeline.splits import assign_roles
+from pipeline.splits import SplitConfig, assign_roles
 from pipeline.stages import StageContext
 
 METRICS = "metrics.json"
@@ -44,18 +44,24 @@ def rank_baseline(
             scorer = _oracle(corpus, name, context.inputs["corpus"] / ORACLE_FOLDER)
         else:
             scorer = _counting_scorer(model, corpus, roles, name)
-        ranks = rank_targets(
-            cases,
-            domain.first_item,
-            domain.n_items,
-            scorer,
-            model=model,
-            mask_seen=config.evaluation.mask_seen,
-            block_mb=config.evaluation.block_mb,
-        )
+        ranks = _ranked(model, domain, cases, scorer, config.evaluation)
         save_ranks(context.output, name, ranks)
         save_examples(context.output, corpus, cases, scorer, mask_seen=config.evaluation.mask_seen)
     return {}
+
+
+def baseline_ranks(
+    model: str, corpus: Corpus, name: str, split: SplitConfig, evaluation: EvaluationConfig
+) -> Ranks:
+    """Where a model that only counts puts the test targets of the domain `name`.
+
+    Raises:
+        ValueError: the model is unknown, or needs times that the domain has not.
+    """
+    roles = assign_roles(corpus, split)
+    cases = evaluation_cases(corpus, roles, name, "test", split.max_history, own_domain_only=True)
+    scorer = _counting_scorer(model, corpus, roles, name)
+    return _ranked(model, corpus.domain(name), cases, scorer, evaluation)
 
 
 def make_metrics(config: RunConfig, context: StageContext) -> dict[str, Any]:
@@ -83,6 +89,24 @@ def make_metrics(config: RunConfig, context: StageContext) -> dict[str, Any]:
     )
     write_text(context.output / METRICS, to_json(metrics))
     return {}
+
+
+def _ranked(
+    model: str,
+    domain: DomainInfo,
+    cases: EvaluationCases,
+    scorer: Scorer,
+    evaluation: EvaluationConfig,
+) -> Ranks:
+    return rank_targets(
+        cases,
+        domain.first_item,
+        domain.n_items,
+        scorer,
+        model=model,
+        mask_seen=evaluation.mask_seen,
+        block_mb=evaluation.block_mb,
+    )
 
 
 def _oracle(corpus: Corpus, name: str, folder: Path) -> Scorer:

@@ -18,9 +18,10 @@ from typing import Any
 
 from pipeline.artifacts import content_hash, read_json, write_text
 from pipeline.config import RunConfig
-from pipeline.corpus import build_corpus
+from pipeline.corpus import Corpus, build_corpus
 from pipeline.domains import build_domain
 from pipeline.metrics import from_ranks
+from pipeline.ranking import baseline_ranks
 from pipeline.ranks_file import load_ranks
 from pipeline.results_page import put_section
 from pipeline.sources.registry import source_fingerprint
@@ -61,14 +62,20 @@ class StudyRun:
     def config_hash(self, cell: Cell) -> str:
         """SHA-256 (hex) of what decides a cell's figures, but for the seed."""
         config = self.study.run_of(cell)
-        recipe = self.study.task(cell, 0).training_recipe() | {"seed": None}
+        if self.study.is_trained(cell):
+            recipe = self.study.task(cell, 0).training_recipe() | {"seed": None}
+        else:
+            fields = {"split": config.split, "evaluation": config.evaluation}
+            recipe = {name: field.model_dump(mode="json") for name, field in fields.items()}
+            recipe["model"] = self.study.model_of(cell)
         decides = {"recipe": recipe, "data": self._data_key(config)}
         return content_hash(decides | ({"refit": True} if cell.refit is not None else {}))
 
     def run(self, cell: Cell, seeds: tuple[int, ...], command: str) -> CellResult:
         """Train and rank the seeds of a cell that its file of results lacks.
 
-        Of a refit, those of the cell that chooses its epochs are needed before.
+        A baseline has one, since nothing of it is drawn. Of a refit, those of the cell that chooses
+        its epochs are needed before.
 
         Raises:
             ValueError: they are absent.
@@ -79,10 +86,13 @@ class StudyRun:
             model=self.study.model_of(cell), config_hash=config_hash, command=command,
             refit=cell.refit, against=cell.against,
         )  # fmt: skip
-        for seed in seeds:
+        for seed in seeds if self.study.is_trained(cell) else seeds[:1]:
             if seed in [done.seed for done in result.seeds]:
                 continue
-            figures = self._train_and_rank(cell, seed, config_hash)
+            if self.study.is_trained(cell):
+                figures = self._train_and_rank(cell, seed, config_hash)
+            else:
+                figures = self._count_and_rank(cell, seed)
             result = result.with_seed(figures, command)
             result.write(path)
         return result
@@ -118,6 +128,14 @@ class StudyRun:
         ranks = load_ranks(folder / "ranks")[str(task.domain)]
         seconds = sum(point["seconds"] for point in read_json(folder / CURVE))
         return SeedResult.of(seed, from_ranks(ranks, task.evaluation.ks), facts, seconds)
+
+    def _count_and_rank(self, cell: Cell, seed: int) -> SeedResult:
+        config, corpus = self.study.run_of(cell), Corpus.open(self._corpus(cell))
+        kind = config.split.kind if cell.refit is None else "refit"
+        split = config.split.model_copy(update={"kind": kind})
+        model, domain = self.study.model_of(cell), config.domains[0].name
+        ranks = baseline_ranks(model, corpus, domain, split, config.evaluation)
+        return SeedResult.counted(seed, from_ranks(ranks, config.evaluation.ks))
 
     def _task(self, cell: Cell, seed: int) -> UserModelTask:
         task = self.study.task(cell, seed)

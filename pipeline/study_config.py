@@ -26,7 +26,7 @@ class Cell(BaseModel):
         default_factory=dict, description="fields of the run by their dotted names, and values"
     )
     model: ModelName | None = Field(
-        None, description="the model, trained from ids alone; null: the study's"
+        None, description="the model, of ids alone: trained, or a baseline; null: the study's"
     )
     refit: str | None = Field(
         None,
@@ -39,7 +39,7 @@ class Cell(BaseModel):
 
 
 class StudyConfig(BaseModel):
-    """A model on one domain, trained once a cell and seed, and ranked on the test targets."""
+    """Models on one domain, trained once a cell and seed, and ranked on the test targets."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -67,10 +67,9 @@ class StudyConfig(BaseModel):
             if name in names[:number]:
                 raise ValueError(f"cells: got {name!r} twice; names must differ")
         for model in (self.model, *(cell.model for cell in self.cells)):
-            if model in (*BASELINES, *TEXT_MODELS):
+            if model in TEXT_MODELS:
                 raise ValueError(
-                    f"model: got {model}, expected one that is trained from ids alone, such as "
-                    "hydra_ids or sasrec"
+                    f"model: got {model}, expected one of ids alone, such as hydra_ids or sasrec"
                 )
         for cell in self.cells:
             self._check_named(cell)
@@ -123,6 +122,10 @@ class StudyConfig(BaseModel):
     def model_of(self, cell: Cell) -> ModelName:
         """The model that a cell trains."""
         return self._chosen(cell).model or self.model
+
+    def is_trained(self, cell: Cell) -> bool:
+        """Whether a cell's model is trained; a baseline only counts, and needs no seeds."""
+        return self.model_of(cell) not in BASELINES
 
     def task(self, cell: Cell, seed: int) -> UserModelTask:
         """What is trained and ranked for a cell and a seed, on the run's first domain.

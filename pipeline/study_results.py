@@ -47,6 +47,13 @@ class SeedResult(BaseModel):
             parameters=facts["parameters"]["non_embedding"],
         )
 
+    @classmethod
+    def counted(cls, seed: int, test: dict[str, float]) -> Self:
+        """Of a baseline: no epochs, and no weights."""
+        return cls(
+            seed=seed, test=test, validation=None, epochs=0, best_epoch=0, seconds=0.0, parameters=0
+        )
+
 
 class CellResult(BaseModel):
     """What a cell gave: a line of the table; its fields are the study's Cell's, and its seeds."""
@@ -114,14 +121,17 @@ def _line(
     result: CellResult, other: CellResult | None, metrics: Sequence[str], *, first: CellResult
 ) -> str:
     seconds = statistics.fmean(r.seconds for r in result.seeds)
-    cells = [
-        result.about,
-        *(_figure(result, metric) for metric in metrics),
-        _difference(result, other, metrics[0], first),
+    training = [
         f"{result.seeds[0].parameters:,}",
         " ".join(str(r.seed) for r in result.seeds),
         ", ".join(_epochs(result, r) for r in result.seeds),
         f"{seconds:.0f}",
+    ]
+    cells = [
+        result.about,
+        *(_figure(result, metric) for metric in metrics),
+        _difference(result, other, metrics[0], first),
+        *(training if result.seeds[0].epochs else [""] * len(training)),
         f"`{result.config_hash[:8]}`",
     ]
     return "| " + " | ".join(cells) + " |"

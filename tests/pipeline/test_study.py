@@ -5,6 +5,11 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from pipeline.corpus import Corpus
+from pipeline.evaluation import EvaluationConfig
+from pipeline.metrics import ndcg
+from pipeline.ranking import baseline_ranks
+from pipeline.splits import SplitConfig
 from pipeline.study_cells import StudyRun
 from pipeline.study_config import StudyConfig, load_study
 from pipeline.study_plot import study_plot
@@ -70,6 +75,29 @@ def test_a_refit_learns_from_validation_for_the_epochs_that_were_best(tmp_path):
     assert all(r.validation is None for r in refit.seeds)
     assert [r.test for r in refit.seeds] != [r.test for r in chosen.seeds]
     assert run.run(again, (0, 1), "") == refit
+
+
+def test_a_baseline_only_counts_under_both_splits(tmp_path):
+    cells = [
+        {"name": "popular", "about": "popular", "model": "popularity"},
+        {"name": "again", "about": "refit", "refit": "popular"},
+        {"name": "knn", "about": "beside it", "model": "item_knn"},
+    ]
+    run = run_of(study(cells=cells), tmp_path)
+    strict, refit, knn = (run.run(cell, (4, 5), "") for cell in run.study.cells)
+    assert [result.seed for result in strict.seeds] == [4]
+    # The validation events count too.
+    ranks = baseline_ranks(
+        "popularity", Corpus.open(run._corpus(run.study.cells[0])), "books",
+        SplitConfig(kind="refit"), EvaluationConfig(),
+    )  # fmt: skip
+    assert refit.seeds[0].test["ndcg@10"] == pytest.approx(ndcg(ranks, 10).mean())
+    assert len({result.seeds[0].test["ndcg@10"] for result in (strict, refit, knn)}) == 3
+    assert len({result.config_hash for result in (strict, refit, knn)}) == 3
+    line = study_table([strict], ["ndcg@10"]).splitlines()[2]
+    assert line == (
+        f"| popular | {strict.mean('ndcg@10'):.4f} |  |  |  |  |  | `{strict.config_hash[:8]}` |"
+    )
 
 
 class KilledError(Exception):
@@ -169,14 +197,13 @@ def test_a_run_may_stand_in_a_file_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model": "hydra_joint"}, "model: got hydra_joint, expected one that is trained from ids"),
-        ({"model": "popularity"}, "model: got popularity"),
+        ({"model": "hydra_joint"}, "model: got hydra_joint, expected one of ids alone"),
         ({"cells": [{"name": "a", "about": ""}] * 2}, "cells: got 'a' twice"),
         ({"cells": []}, "cells"),
         ({"sead": 3}, "sead"),
         (
             {"cells": [{"name": "a", "about": "", "model": "hydra_frozen"}]},
-            "model: got hydra_frozen, expected one that is trained from ids",
+            "model: got hydra_frozen, expected one of ids alone",
         ),
         (
             {"cells": [{"name": "a", "about": "", "against": "b"}]},
