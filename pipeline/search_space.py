@@ -130,6 +130,12 @@ def _searched_fields(
     if search.model in BASELINES:
         raise ValueError(f"{file}: model: {search.model} only counts, so nothing can be searched")
     section = section_of(search.model, config)
+    if tried := getattr(config, section).candidates:
+        raise ValueError(
+            f"{file}: model: the config has {section}.candidates for {', '.join(tried)}, which "
+            "would be tried over what the search finds; take them out of the config, and put "
+            "their values in the space"
+        )
     known = {field.path: field for field in _fields(search.model, section)}
     searched = []
     for path, draw in search.space.items():

@@ -170,6 +170,13 @@ def test_draws_stay_in_their_bounds_and_fill_them():
     assert all(type(value) is int and 8 <= value <= 512 for value in powers)
 
 
+def test_a_search_and_candidates_are_not_both_tried(tmp_path):
+    config = config_of(user_model={"candidates": {"dropout": [0.1, 0.2]}})
+    with pytest.raises(ValueError, match=r"space.yaml.*user_model.candidates for dropout"):
+        plan_trials(search_of(), config, "space.yaml")
+    assert plan_trials(search_of(), config_of(sasrec={"candidates": {"dropout": [0.1, 0.2]}}), "")
+
+
 def test_rungs_rise_by_the_reduction_to_the_end():
     assert search_of(grace_epochs=4, reduction=3).rungs(40) == (4, 12, 36, 40)
     assert search_of(grace_epochs=4, reduction=3).rungs(36) == (4, 12, 36)
