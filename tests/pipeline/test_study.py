@@ -8,8 +8,11 @@ import pytest
 from pipeline.corpus import Corpus
 from pipeline.evaluation import EvaluationConfig
 from pipeline.metrics import ndcg
+from pipeline.paths import project_root
+from pipeline.profile_study import load_profile
 from pipeline.ranking import baseline_ranks
 from pipeline.splits import SplitConfig
+from pipeline.strict_yaml import load_mapping
 from pipeline.study_cells import StudyRun
 from pipeline.study_config import StudyConfig, load_study
 from pipeline.study_plot import study_plot
@@ -21,6 +24,7 @@ RUN = {
     "domains": [{"name": "books", "source": SOURCE | {"mean_history": 6}}],
     "user_model": {"dim": 16, "layers": 1, "training": TRAINING},
 }
+STUDIES = sorted((project_root() / "configs" / "studies").glob("*.yaml"))
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -192,6 +196,13 @@ def test_a_run_may_stand_in_a_file_of_its_own(tmp_path):
     (tmp_path / "run.yaml").unlink()
     with pytest.raises(ValueError, match=r"run\.yaml"):
         load_study(path)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in STUDIES])
+def test_the_studies_of_the_project_can_be_read_and_are_named_as_their_files(name):
+    path = project_root() / "configs" / "studies" / f"{name}.yaml"
+    load = load_profile if load_mapping(path).get("kind") == "profile" else load_study
+    assert load(path).name == name
 
 
 @pytest.mark.parametrize(
