@@ -8,7 +8,11 @@ from typing import Any
 from pipeline.svg import svg_document
 
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "time_to_quality", "font.size": 9}
-_REFERENCES = {"sasrec_bce": "#8a4b08", "sasrec_ss": "#b3261e"}
+# The first of a kind, then others of other settings.
+_REFERENCES = {
+    "sasrec_bce": ("#8a4b08", "#c98f4e", "#e3c39c"),
+    "sasrec_ss": ("#b3261e", "#e2746c", "#f0b5b0"),
+}
 _HYDRAS = "viridis"
 
 
@@ -25,7 +29,7 @@ def chart(records: Sequence[Mapping[str, Any]], title: str, clock: str = "second
     """
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     colours = _colours(records)
     with matplotlib.rc_context(_STYLE):
@@ -44,9 +48,10 @@ def chart(records: Sequence[Mapping[str, Any]], title: str, clock: str = "second
         for axis in (curves, frontier):
             axis.grid(color="#dddddd", linewidth=0.6)
             axis.spines[["top", "right"]].set_visible(False)
+        frontier.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         frontier.xaxis.set_major_formatter(EngFormatter())
-        frontier.xaxis.set_minor_formatter(EngFormatter())
-        frontier.tick_params(axis="x", which="both", labelsize=7)
+        frontier.xaxis.set_minor_formatter(NullFormatter())
+        frontier.tick_params(axis="x", labelsize=8)
         # Below, once for both panels: names are long, and models lie close together.
         figure.legend(loc="outside lower center", ncols=2, fontsize=7.5, frameon=False)
         return svg_document(figure)
@@ -68,5 +73,8 @@ def _colours(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
     others = [r["name"] for r in records if r["kind"] not in _REFERENCES]
     scale = matplotlib.colormaps[_HYDRAS]
-    shades = {n: to_hex(scale(0.9 * i / max(len(others), 1))) for i, n in enumerate(others)}
-    return {r["name"]: shades.get(r["name"], _REFERENCES.get(r["kind"], "")) for r in records}
+    colours = {n: to_hex(scale(0.9 * i / max(len(others), 1))) for i, n in enumerate(others)}
+    for kind, shades in _REFERENCES.items():
+        names = [r["name"] for r in records if r["kind"] == kind]
+        colours |= {name: shades[min(i, len(shades) - 1)] for i, name in enumerate(names)}
+    return colours
