@@ -3,7 +3,7 @@
     sasrec_bce                          SASRec as published: d 64, 2 blocks, 1 head, FFN d
     sasrec_ss                           SASRec with our recipe: cosines, sampled softmax
     hydra                               Hydra on ids with the same recipe
-    hydra_text                          the same on ids and frozen text vectors
+    hydra_text                          the same, its id vectors begun from frozen text vectors
     hydra:dim=24,ffn_dim=24,epochs=12   the same as hydra with other fields, of the model or its
                                         training
 
@@ -38,13 +38,14 @@ _RECIPE = {
     "lr": 3e-3, "temperature": 0.1, "batch_tokens": 4096,
 }  # fmt: skip
 _STRONG = {"layers": 1, "dropout": 0.4, "training": _RECIPE}
+_FROM_TEXT = {"ids": "from_text", "text": False, "id_std": 0.05}
 _AS_PUBLISHED: Mapping[str, Any] = {"training": {}}
 
 _KINDS: dict[str, tuple[ModelName, type[Architecture], Mapping[str, Any]]] = {
     "sasrec_bce": ("sasrec_bce", SASRecBCEModelConfig, _AS_PUBLISHED),
     "sasrec_ss": ("sasrec", SASRecModelConfig, _STRONG),
     "hydra": ("hydra_ids", HydraModelConfig, _STRONG),
-    TEXT_KIND: ("hydra_frozen", HydraModelConfig, _STRONG),
+    TEXT_KIND: ("hydra_frozen", HydraModelConfig, {**_STRONG, "items": _FROM_TEXT}),
 }
 DEFAULT_RIVALS = (
     "sasrec_bce",

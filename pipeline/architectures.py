@@ -71,7 +71,9 @@ def recommender(
         n_items: items of its table.
         texts: float32 [n_items, d_text], their text vectors; None: ids alone.
     """
-    items = architecture.items.model_copy(update={"text": texts is not None})
+    items = architecture.items
+    if texts is None:
+        items = items.model_copy(update={"text": False, "ids": bool(items.ids)})
     table = ItemTable.build(items, n_items, architecture.dim, texts)
     network = sequence_model(model, architecture)
     return Recommender(table, network, normalise=architecture.normalise)

@@ -3,6 +3,8 @@
 Shapes: V items, M items asked for, d width of the model.
 """
 
+from typing import Literal
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -16,7 +18,12 @@ class ItemTableConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    ids: bool = Field(True, description="Learn a vector of its own for each item seen in training.")
+    ids: bool | Literal["from_text"] = Field(
+        True,
+        description="Learn a vector of its own for each item seen in training; from_text: it "
+        "starts as the text's leading principal components, whitened, and not at random. Models of "
+        "ids alone start at random.",
+    )
     text: bool = Field(True, description="Project the cached text vector, where there is one.")
     id_dropout: float = Field(
         0.0, ge=0.0, lt=1.0,
@@ -46,6 +53,8 @@ class ItemTable(nn.Module):
         ids: whether items have an id embedding.
         id_dropout: share of items whose id is left out of a training step; needs text.
         id_std: deviation of fresh id vectors; None: Glorot-uniform, deviation sqrt(2 / (V + d)).
+        first_ids: float [V, k <= d], of deviation 1: what the first columns of the id vectors
+            start as, times id_std; None: at random.
 
     Raises:
         ValueError: neither text nor ids; text vectors of another number of items, or not finite;
@@ -66,6 +75,7 @@ class ItemTable(nn.Module):
         *,
         id_dropout: float = 0.0,
         id_std: float | None = 0.02,
+        first_ids: Tensor | None = None,
     ) -> None:
         super().__init__()
         _check(n_items, text_vectors, ids, id_dropout)
@@ -74,6 +84,10 @@ class ItemTable(nn.Module):
         if ids:
             self.ids = nn.Parameter(torch.empty(n_items, dim))
             _draw(self.ids, id_std)
+            if first_ids is not None:
+                std = (2.0 / (n_items + dim)) ** 0.5 if id_std is None else id_std
+                with torch.no_grad():
+                    self.ids[:, : first_ids.shape[1]] = std * first_ids
         self.register_buffer("text_vectors", text_vectors, persistent=False)
         self.text_projection: nn.Linear | None = None
         if text_vectors is not None:
@@ -96,15 +110,19 @@ class ItemTable(nn.Module):
         Raises:
             ValueError: text is asked for and absent, or as the constructor raises.
         """
-        if config.text and text_vectors is None:
-            raise ValueError(
-                "text: the item table is to use text vectors and got none; pass the snapshot of "
-                "the embedding cache, or set text to false"
-            )
-        text = text_vectors if config.text else None
+        starts = config.ids == "from_text"
+        for name, asked in (("text", config.text), ("ids: from_text", starts)):
+            if asked and text_vectors is None:
+                raise ValueError(
+                    f"{name}: the item table is to use text vectors and got none; pass the "
+                    "snapshot of the embedding cache, or set text to false and ids to true"
+                )
+        if text_vectors is not None:
+            _check_text(n_items, text_vectors)
+        first = whitened(text_vectors, dim) if starts and text_vectors is not None else None
         return cls(
-            n_items, dim, text, config.ids,
-            id_dropout=config.id_dropout, id_std=config.id_std,
+            n_items, dim, text_vectors if config.text else None, bool(config.ids),
+            id_dropout=config.id_dropout, id_std=config.id_std, first_ids=first,
         )  # fmt: skip
 
     def mark_seen(self, items: Tensor) -> None:
@@ -144,6 +162,25 @@ class ItemTable(nn.Module):
         return (text - self.text_mean) * self.text_scale
 
 
+def whitened(vectors_Vt: Tensor, most: int) -> Tensor:
+    """Return the leading principal components of vectors [V, d_text]: float32 [V, k <= most].
+
+    Each column has mean 0 and deviation 1 over the V items, and no two are correlated. Starting
+    ids from components of text vectors is of Harte et al. (2023); whitening them is our choice: it
+    was better than their natural scale (docs/log.md). Directions in which the vectors do not
+    differ are left out. A component's sign, which no theory gives, is that of the largest weight.
+    """
+    centred_Vt = vectors_Vt.double()
+    centred_Vt = centred_Vt - centred_Vt.mean(0)
+    variances_t, directions_tt = torch.linalg.eigh(centred_Vt.T @ centred_Vt / len(centred_Vt))
+    variances_t, directions_tt = variances_t.flip(0)[:most], directions_tt.flip(1)[:, :most]
+    kept = variances_t > 1e-9 * variances_t[:1].clamp_min(1e-30)
+    variances_k, directions_tk = variances_t[kept], directions_tt[:, kept]
+    largest = directions_tk.abs().argmax(0, keepdim=True)
+    signs_k = directions_tk.gather(0, largest).sign()
+    return (centred_Vt @ (directions_tk * signs_k / variances_k.sqrt())).float()
+
+
 def _draw(weight: Tensor, std: float | None) -> None:
     if std is None:
         nn.init.xavier_uniform_(weight)
@@ -159,8 +196,11 @@ def _check(n_items: int, text_vectors: Tensor | None, ids: bool, id_dropout: flo
             f"id_dropout: got {id_dropout} without text vectors, expected 0; "
             "an item with its id dropped would be nothing"
         )
-    if text_vectors is None:
-        return
+    if text_vectors is not None:
+        _check_text(n_items, text_vectors)
+
+
+def _check_text(n_items: int, text_vectors: Tensor) -> None:
     if text_vectors.ndim != 2 or len(text_vectors) != n_items:
         raise ValueError(
             f"text_vectors: got shape {tuple(text_vectors.shape)}, expected [{n_items}, d_text]: "

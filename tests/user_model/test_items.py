@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from user_model.items import ItemTable, ItemTableConfig
+from user_model.items import ItemTable, ItemTableConfig, whitened
 
 
 @pytest.fixture
@@ -80,3 +80,42 @@ def test_what_makes_no_table_raises(text):
 def test_a_table_built_by_config_ignores_text_it_is_not_to_use(text):
     table = ItemTable.build(ItemTableConfig(text=False), 40, 8, text)
     assert table.text_projection is None
+
+
+FROM_TEXT = ItemTableConfig(ids="from_text", text=False, id_std=0.05)
+
+
+def test_ids_may_begin_as_the_texts_whitened_components(text):
+    table = ItemTable.build(FROM_TEXT, 40, 8, text)
+    assert table.text_projection is None
+    assert table.ids.requires_grad
+    ids = table.ids.detach().double() / 0.05
+    torch.testing.assert_close(ids.T @ ids / 40, torch.eye(8).double(), atol=1e-5, rtol=0)
+    # By the singular vectors of the centred texts, another way to the same but for signs.
+    centred = text.double() - text.double().mean(0)
+    left = torch.linalg.svd(centred, full_matrices=False).U[:, :8] * 40**0.5
+    torch.testing.assert_close((left.T @ ids / 40).abs(), torch.eye(8).double(), atol=1e-5, rtol=0)
+
+
+def test_columns_that_the_texts_do_not_fill_are_drawn():
+    torch.manual_seed(0)
+    flat = torch.randn(400, 3) @ torch.randn(3, 12)  # three directions
+    assert whitened(flat, 8).shape == (400, 3)
+    ids = ItemTable.build(FROM_TEXT, 400, 8, flat).ids
+    assert torch.equal(ids[:, :3], 0.05 * whitened(flat, 8))
+    assert 0.04 < float(ids.detach()[:, 3:].std()) < 0.06
+    assert whitened(torch.ones(5, 4), 3).shape == (5, 0)
+
+
+def test_texts_may_begin_the_ids_and_be_projected_too(text):
+    both = FROM_TEXT.model_copy(update={"text": True})
+    table = ItemTable.build(both, 40, 8, text)
+    got, projected = table(torch.arange(40)), table.compose(torch.arange(40), None)
+    torch.testing.assert_close(got - projected, 0.05 * whitened(text, 8))
+
+
+def test_ids_that_begin_from_absent_or_misplaced_text_raise(text):
+    with pytest.raises(ValueError, match=r"ids: from_text: the item table .* got none"):
+        ItemTable.build(FROM_TEXT, 5, 8, None)
+    with pytest.raises(ValueError, match=r"got shape \(40, 12\), expected \[41, d_text\]"):
+        ItemTable.build(FROM_TEXT, 41, 8, text)
