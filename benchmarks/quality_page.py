@@ -100,7 +100,8 @@ def _encoding(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         f"Text vectors are of {cost['base']}, not tuned: {cost['texts']:,} distinct texts, encoded "
         f"once in {cost['seconds']:.1f} s ({cost['cpu_seconds']:.1f} s of CPU time), the encoder's "
-        "loading included. That is on no clock of the table.",
+        "loading included. That is on no clock of the table. The id vectors of `hydra_text` begin "
+        "as their whitened principal components.",
         "",
     ]
 
