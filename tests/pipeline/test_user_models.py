@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.architectures import architecture_of
-from pipeline.config import RunConfig
+from pipeline.architectures import architecture_of, recommender
+from pipeline.config import HydraModelConfig, RunConfig
 from pipeline.corpus import build_corpus
 from pipeline.domains import DomainConfig, build_domain
 from pipeline.evaluation import EvaluationConfig
@@ -202,3 +202,21 @@ def test_scores_are_cosines_unless_told_otherwise(folders):
         built = TaskData(task(model, "books", **chosen), folders).build()
         lengths = built.item_vectors(torch.arange(5)).norm(dim=1)
         assert bool(torch.allclose(lengths, torch.ones(5))) is expected, model
+
+
+@pytest.mark.parametrize("text", [True, False])
+@pytest.mark.parametrize("ids", [True, "from_text"])
+def test_text_reaches_the_item_table_as_the_config_says(ids, text):
+    texts = torch.randn(40, 12)
+    items = {"ids": ids, "text": text}
+    config = HydraModelConfig.model_validate(SMALL | {"items": items})
+
+    def table(model, vectors):
+        torch.manual_seed(3)
+        return recommender(model, config, 40, vectors).items
+
+    reads, alone = table("hydra_frozen", texts), table("hydra_ids", None)
+    assert (reads.text_projection is not None) == text
+    # Ids are drawn first: they are the same but where they begin from the text.
+    assert torch.equal(reads.ids, alone.ids) == (ids is True)
+    assert alone.text_projection is None
