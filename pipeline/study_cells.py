@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import content_hash, read_json, write_text
+from pipeline.artifacts import content_hash, exclusive_lock, read_json, write_text
 from pipeline.config import RunConfig
 from pipeline.corpus import Corpus, build_corpus
 from pipeline.domains import build_domain
@@ -79,6 +79,7 @@ class StudyRun:
 
         Raises:
             ValueError: they are absent.
+            BusyError: another process trains this cell with this seed.
         """
         path, config_hash = self.result_file(cell), self.config_hash(cell)
         result = CellResult.read(path, config_hash) or CellResult(
@@ -119,7 +120,12 @@ class StudyRun:
 
     def _train_and_rank(self, cell: Cell, seed: int, config_hash: str) -> SeedResult:
         folder = self.work / f"{cell.name}-{config_hash[:16]}" / f"seed-{seed}"
-        (folder / "ranks").mkdir(parents=True, exist_ok=True)
+        # Two processes that train into one folder would each go on from the other's checkpoints.
+        with exclusive_lock(folder / ".lock", wait=False):
+            return self._trained_and_ranked(cell, seed, folder)
+
+    def _trained_and_ranked(self, cell: Cell, seed: int, folder: Path) -> SeedResult:
+        (folder / "ranks").mkdir(exist_ok=True)
         task = self._task(cell, seed)
         data = TaskData(task, TaskFolders(corpus=self._corpus(cell), vectors=None))
         label = f"{cell.name}, seed {seed}"

@@ -1,10 +1,12 @@
 """A study on a small simulated domain: cells, seeds, going on, the table."""
 
 import json
+import os
 import xml.etree.ElementTree as ET
 
 import pytest
 
+from pipeline.artifacts import BusyError, exclusive_lock
 from pipeline.corpus import Corpus
 from pipeline.evaluation import EvaluationConfig
 from pipeline.metrics import ndcg
@@ -124,6 +126,18 @@ def test_a_stopped_study_goes_on_and_gives_the_same_figures(tmp_path):
     got = going_on.run(going_on.study.cells[0], (0, 1), "")
     assert [r.test for r in got.seeds] == [r.test for r in expected.seeds]
     assert [line.partition("  ")[0] for line in lines] == ["full, seed 1: 2/2 epochs"]
+
+
+def test_a_cell_that_another_process_trains_is_left_to_it(tmp_path):
+    run = run_of(study(), tmp_path)
+    cell = run.study.cells[0]
+    folder = tmp_path / "work" / f"full-{run.config_hash(cell)[:16]}" / "seed-0"
+    with (
+        exclusive_lock(folder / ".lock", wait=False),
+        pytest.raises(BusyError, match=f"seed-0 is in use by process {os.getpid()}"),
+    ):
+        run.run(cell, (0,), "")
+    assert [result.seed for result in run.run(cell, (0,), "").seeds] == [0]
 
 
 def test_a_cell_of_another_config_is_run_anew(tmp_path):
