@@ -117,9 +117,10 @@ class ItemTable(nn.Module):
                     f"{name}: the item table is to use text vectors and got none; pass the "
                     "snapshot of the embedding cache, or set text to false and ids to true"
                 )
-        if text_vectors is not None:
+        first = None
+        if starts and text_vectors is not None:
             _check_text(n_items, text_vectors)
-        first = whitened(text_vectors, dim) if starts and text_vectors is not None else None
+            first = whitened(text_vectors, dim)
         return cls(
             n_items, dim, text_vectors if config.text else None, bool(config.ids),
             id_dropout=config.id_dropout, id_std=config.id_std, first_ids=first,
