@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 from pipeline.config import (
@@ -40,6 +43,20 @@ def architecture_of(model: ModelName, config: RunConfig) -> Architecture:
     return parts.get(model, config.user_model)
 
 
+# Fields that came later, with the value by which a model is what it was before: left out where they
+# have it, so that what was trained under an older version is still found.
+_CAME_LATER: Mapping[str, Any] = {"history_mean": False}
+
+
+def described(architecture: Architecture) -> dict[str, Any]:
+    """All fields of a model as JSON values: what its trained weights depend on, and more."""
+    fields = architecture.model_dump(mode="json")
+    for name, before in _CAME_LATER.items():
+        if name in fields and fields[name] == before:
+            del fields[name]
+    return fields
+
+
 def needs_times(model: ModelName, architecture: Architecture) -> bool:
     """Whether the model reads the times of events."""
     if isinstance(architecture, HydraModelConfig):
@@ -73,7 +90,8 @@ def recommender(
     """
     items = architecture.items
     if texts is None:
-        items = items.model_copy(update={"text": False, "ids": bool(items.ids)})
+        ids = True if items.ids == "from_text" else items.ids
+        items = items.model_copy(update={"text": False, "ids": ids})
     table = ItemTable.build(items, n_items, architecture.dim, texts)
     network = sequence_model(model, architecture)
     return Recommender(table, network, normalise=architecture.normalise)

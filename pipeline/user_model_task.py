@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.architectures import Architecture, architecture_of
+from pipeline.architectures import Architecture, architecture_of, described
 from pipeline.config import HydraModelConfig, ModelName, RunConfig
 from pipeline.evaluation import EvaluationConfig
 from pipeline.splits import SplitConfig
@@ -82,9 +82,9 @@ class UserModelTask(BaseModel):
 
     def training_recipe(self) -> dict[str, Any]:
         """What decides the trained weights, beside the corpus and the vectors."""
-        architecture = self.architecture.model_dump(
-            mode="json", exclude={"training", "joint", "candidates", "backend", "interleave"}
-        )
+        left_out = {"training", "joint", "candidates", "backend", "interleave"}
+        fields = described(self.architecture)
+        architecture = {name: value for name, value in fields.items() if name not in left_out}
         return {
             "model": self.model,
             "domain": self.domain,

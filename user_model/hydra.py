@@ -17,6 +17,7 @@ from user_model import ops
 from user_model.dropout import TokenDropout
 from user_model.feed_forward import GatedFeedForward
 from user_model.heads import CONV_WIDTH, FullHeads, LeanHeads, Packed
+from user_model.history_mean import HistoryMean
 from user_model.mamba1_heads import Mamba1Heads
 from user_model.ops.rotary import rotate, turns_at
 from user_model.sequence import check_packed, sequence_lengths
@@ -57,6 +58,11 @@ class HydraConfig(BaseModel):
     )
     ffn_dim: int | None = Field(
         None, ge=1, description="Hidden width of the gated linear unit; null = 2 x dim."
+    )
+    history_mean: bool = Field(
+        False,
+        description="Add to each block a linear map of the mean of the user's events so far: it "
+        "learns faster and better from short histories.",
     )
     time_gaps: bool = Field(
         False,
@@ -124,6 +130,7 @@ class HydraBlock(nn.Module):
         self.input = nn.Linear(config.dim, self.streams * inner, bias=False)
         self.interaction = _heads(config)
         self.output = nn.Linear(inner, config.dim, bias=False)
+        self.history_mean = HistoryMean(config.dim) if config.history_mean else None
         self.ffn_norm = nn.RMSNorm(config.dim, eps=1e-6)
         self.ffn = GatedFeedForward(config.dim, config.ffn_width)
         self.dropout = TokenDropout(config.dropout)
@@ -142,29 +149,40 @@ class HydraBlock(nn.Module):
 
     def extend(self, h_Td: Tensor, packed: Packed) -> tuple[Tensor, LayerState | None]:
         """Do the same from the state in `packed`; return the state after it too, if asked for."""
-        x_TVP, z_TVP = self._streams(h_Td)
+        normed_Td = self.norm(h_Td)
+        x_TVP, z_TVP = self._streams(normed_Td)
         mixed_TVP, state = self.interaction(x_TVP, z_TVP, packed)
-        return self._finish(h_Td, mixed_TVP), state
+        mixed_Td = self.output(mixed_TVP.flatten(1))
+        if self.history_mean is not None:
+            mean_Td, sums_Sd = self.history_mean(normed_Td, packed)
+            mixed_Td = mixed_Td + mean_Td
+            state = None if state is None else state._replace(sums=sums_Sd)
+        return self._finish(h_Td, mixed_Td), state
 
     def step(
-        self, h_nd: Tensor, turns_nR: Tensor, state: LayerState, gaps_n: Tensor | None
+        self, h_nd: Tensor, at_n: Tensor, turns_nR: Tensor, state: LayerState, gaps_n: Tensor | None
     ) -> tuple[Tensor, LayerState]:
-        """Do the same with one event of each user; turns_nR is RoPE at their positions."""
-        x_nVP, z_nVP = self._streams(h_nd)
+        """Do the same with one event of each user at positions at_n, where RoPE is turns_nR."""
+        normed_nd = self.norm(h_nd)
+        x_nVP, z_nVP = self._streams(normed_nd)
         if z_nVP is not None:
             z_nVP = functional.silu(z_nVP)
             z_nVP = rotate(z_nVP, turns_nR) if self.rope else z_nVP
-        mixed_nVP, state = self.interaction.step(x_nVP, z_nVP, state, gaps_n)
-        return self._finish(h_nd, mixed_nVP), state
+        mixed_nVP, after = self.interaction.step(x_nVP, z_nVP, state, gaps_n)
+        mixed_nd = self.output(mixed_nVP.flatten(1))
+        if self.history_mean is not None:
+            mean_nd, sums_nd = self.history_mean.step(normed_nd, at_n, state.sums)
+            mixed_nd, after = mixed_nd + mean_nd, after._replace(sums=sums_nd)
+        return self._finish(h_nd, mixed_nd), after
 
-    def _streams(self, h_Td: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return X = SiLU(W_X h) and W_Z h, [T, V, P] each; the heads apply SiLU to the latter."""
-        shape = (len(h_Td), self.streams, self.heads, self.width)
-        x_TVP, *z_TVP = self.input(self.norm(h_Td)).view(shape).unbind(1)
+    def _streams(self, normed_Td: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return X = SiLU(W_X n) and W_Z n, [T, V, P] each; the heads apply SiLU to the latter."""
+        shape = (len(normed_Td), self.streams, self.heads, self.width)
+        x_TVP, *z_TVP = self.input(normed_Td).view(shape).unbind(1)
         return functional.silu(x_TVP), z_TVP[0] if z_TVP else None
 
-    def _finish(self, h_Td: Tensor, mixed_TVP: Tensor) -> Tensor:
-        h_Td = h_Td + self.dropout(self.output(mixed_TVP.flatten(1)))
+    def _finish(self, h_Td: Tensor, mixed_Td: Tensor) -> Tensor:
+        h_Td = h_Td + self.dropout(mixed_Td)
         return h_Td + self.ffn_dropout(self.ffn(self.ffn_norm(h_Td)))
 
 
@@ -216,12 +234,14 @@ class Hydra(nn.Module):
         """Return the state of users without events, of the model's type and on its device."""
         config, weight = self.config, self.norm.weight
         V, P, N = config.heads, config.head_width, config.state_width
+        precise = torch.promote_types(weight.dtype, torch.float32)
         layers = [
             LayerState(
-                weight.new_zeros(
-                    n_users, V, N, P, dtype=torch.promote_types(weight.dtype, torch.float32)
-                ),
+                weight.new_zeros(n_users, V, N, P, dtype=precise),
                 weight.new_zeros(n_users, CONV_WIDTH - 1, V, config.conv_channels),
+                weight.new_zeros(n_users, config.dim, dtype=precise)
+                if config.history_mean
+                else None,
             )
             for _ in self.blocks
         ]
@@ -319,7 +339,7 @@ class Hydra(nn.Module):
         turns_nR = turns_at(state.positions, self.config.head_width, double=double)
         layers = []
         for block, before in zip(self._hydra_blocks(), state.layers, strict=True):
-            h_nd, after = block.step(h_nd, turns_nR, before, gaps_n)
+            h_nd, after = block.step(h_nd, state.positions, turns_nR, before, gaps_n)
             layers.append(after)
         last = times if self.reads_times else None
         return HydraState.of_layers(layers, state.positions + 1, last), self.norm(h_nd)

@@ -9,14 +9,15 @@ The step works on plain [n, ...] tensors, without packing or plans: at one event
 checks and index lists would cost more than its arithmetic. The recurrence is the paper's Mamba-2
 head for one token; to do it this way is our choice.
 
-Shapes: n users, L layers, V heads, P width of a head, N state, K = P + 2 N channels a head of the
-convolution, T packed tokens.
+Shapes: n users, L layers, d model width, V heads, P width of a head, N state, K = P + 2 N channels
+a head of the convolution, T packed tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -33,10 +34,12 @@ class LayerState(NamedTuple):
     Attributes:
         scan: state of the scan [n, V, N, P], float32 at least.
         tails: the last inputs of the convolution [n, 3, V, K], oldest first.
+        sums: sum of what the block has seen [n, d], float32 at least; None without history_mean.
     """
 
     scan: Tensor
     tails: Tensor
+    sums: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +51,14 @@ class HydraState:
         tails: L tensors [n, 3, V, K], oldest first, in the type of the model.
         positions: int64 [n], events seen; the position of the user's next one.
         times: int64 [n], unix seconds of the last one; None where the model has no time_gaps.
+        sums: L tensors [n, d], float32 at least; none where the model has no history_mean.
     """
 
     scans: tuple[Tensor, ...]
     tails: tuple[Tensor, ...]
     positions: Tensor
     times: Tensor | None = None
+    sums: tuple[Tensor, ...] = ()
 
     @property
     def n_users(self) -> int:
@@ -63,7 +68,8 @@ class HydraState:
     @property
     def layers(self) -> tuple[LayerState, ...]:
         """The state by layer."""
-        return tuple(map(LayerState, self.scans, self.tails))
+        sums = self.sums or [None] * len(self.scans)
+        return tuple(map(LayerState, self.scans, self.tails, sums))
 
     @property
     def bytes_per_user(self) -> int:
@@ -75,7 +81,9 @@ class HydraState:
         cls, layers: list[LayerState], positions: Tensor, times: Tensor | None = None
     ) -> HydraState:
         """Put together what each layer remembers."""
-        return cls(tuple(s.scan for s in layers), tuple(s.tails for s in layers), positions, times)
+        sums = tuple(s.sums for s in layers if s.sums is not None)
+        scans, tails = tuple(s.scan for s in layers), tuple(s.tails for s in layers)
+        return cls(scans, tails, positions, times, sums)
 
     def select(self, rows: Tensor) -> HydraState:
         """Return the state of the users at `rows`, int64 [m], in that order, as a copy."""
@@ -93,6 +101,7 @@ class HydraState:
         """Return a flat dict of tensors, such as safetensors saves; row i of each is user i."""
         named = {f"layers.{i}.scan": t for i, t in enumerate(self.scans)}
         named |= {f"layers.{i}.tails": t for i, t in enumerate(self.tails)}
+        named |= {f"layers.{i}.sums": t for i, t in enumerate(self.sums)}
         named |= {} if self.times is None else {"times": self.times}
         return named | {"positions": self.positions}
 
@@ -105,19 +114,17 @@ class HydraState:
                 to checks the shapes.
         """
         others = {"positions"} | (tensors.keys() & {"times"})
-        layers = range((len(tensors) - len(others)) // 2)
-        names = [f"layers.{i}.{part}" for part in ("scan", "tails") for i in layers]
-        if set(tensors) != {*names, *others}:
+        parts = ["scan", "tails"] + ["sums"] * ("layers.0.sums" in tensors)
+        layers = range((len(tensors) - len(others)) // len(parts))
+        names = {part: [f"layers.{i}.{part}" for i in layers] for part in parts}
+        expected = {*others, *chain.from_iterable(names.values())}
+        if set(tensors) != expected:
             raise ValueError(
-                f"state: got tensors {sorted(tensors)}, expected {sorted([*names, *others])}; "
+                f"state: got tensors {sorted(tensors)}, expected {sorted(expected)}; "
                 "pass the dict that HydraState.to_dict() returned"
             )
-        return cls(
-            tuple(tensors[name] for name in names[: len(layers)]),
-            tuple(tensors[name] for name in names[len(layers) :]),
-            tensors["positions"],
-            tensors.get("times"),
-        )
+        scans, tails, *sums = (tuple(tensors[name] for name in names[part]) for part in parts)
+        return cls(scans, tails, tensors["positions"], tensors.get("times"), *sums)
 
     def check(self, n_users: int, expected: HydraState) -> None:
         """Raise ValueError unless this is a state of `n_users` users, otherwise like `expected`."""
@@ -126,6 +133,11 @@ class HydraState:
             raise ValueError(
                 f"state: got one {'without' if self.times is None else 'with'} times, expected "
                 "the other; pass a state of this model, whose time_gaps decides"
+            )
+        if bool(self.sums) != bool(expected.sums):
+            raise ValueError(
+                f"state: got one {'with' if self.sums else 'without'} sums, expected the other; "
+                "pass a state of this model, whose history_mean decides"
             )
         if got.keys() != wanted.keys():
             raise ValueError(
@@ -144,7 +156,9 @@ class HydraState:
     def _map(self, change: Callable[[Tensor], Tensor]) -> HydraState:
         times = None if self.times is None else change(self.times)
         scans, tails = tuple(map(change, self.scans)), tuple(map(change, self.tails))
-        return HydraState(scans, tails, change(self.positions), times)
+        return HydraState(
+            scans, tails, change(self.positions), times, tuple(map(change, self.sums))
+        )
 
 
 def conv_step(

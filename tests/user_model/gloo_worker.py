@@ -35,7 +35,9 @@ def build(name, seed, n_items):
     torch.manual_seed(seed)
     sequence = {
         "hydra": lambda: Hydra(HydraConfig(dim=16, layers=1, dropout=0.3)),
-        "hydra_time": lambda: Hydra(HydraConfig(dim=16, layers=1, dropout=0.3, time_gaps=True)),
+        "hydra_time": lambda: Hydra(
+            HydraConfig(dim=16, layers=1, dropout=0.3, time_gaps=True, history_mean=True)
+        ),
         "sasrec": lambda: SASRec(SASRecConfig(dim=16, layers=1, dropout=0.3)),
     }[name]()
     return Recommender(ItemTable(n_items, 16, torch.randn(n_items, 6), id_dropout=0.2), sequence)

@@ -25,7 +25,9 @@ def run(call, block, lengths, backend):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
-@pytest.mark.parametrize("head", ["full", "lean"])
+@pytest.mark.parametrize(
+    ("head", "history_mean"), [("full", False), ("lean", False), ("lean", True)]
+)
 @pytest.mark.parametrize(
     ("compiler", "batches"),
     [
@@ -33,11 +35,16 @@ def run(call, block, lengths, backend):
         pytest.param("inductor", BATCHES + MORE, marks=pytest.mark.slow),
     ],
 )
-def test_a_block_is_one_graph_whatever_the_lengths(compiler, batches, head, backend):
+def test_a_block_is_one_graph_whatever_the_lengths(compiler, batches, head, history_mean, backend):
     torch.compiler.reset()
     statistics = torch._dynamo.utils.counters["stats"]
     statistics.clear()
-    block = HydraBlock(HydraConfig(dim=16, layers=1, heads=3, head=head, dropout=0.0))
+    shape = HydraConfig(
+        dim=16, layers=1, heads=3, head=head, history_mean=history_mean, dropout=0.0
+    )
+    block = HydraBlock(shape)
+    if block.history_mean is not None:
+        torch.nn.init.normal_(block.history_mean.linear.weight, std=0.3)
     compiled = torch.compile(block, fullgraph=True, dynamic=True, backend=compiler)
     for lengths in batches:
         expected = run(block, block, lengths, backend)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from user_model.hydra import Hydra, HydraConfig
 
 LENGTHS = [1, 5, 2, 33, 3]
-HEADS = pytest.mark.parametrize("head", ["full", "lean", "mamba1"])
+HEADS = pytest.mark.parametrize("head", ["full", "lean", "mamba1", "lean, history_mean"])
 
 
 def packed(dim, lengths=LENGTHS, dtype=torch.float64):
@@ -20,6 +20,8 @@ def packed(dim, lengths=LENGTHS, dtype=torch.float64):
 
 
 def model(**kwargs):
+    kwargs["head"], *switches = kwargs.get("head", "full").split(", ")
+    kwargs |= dict.fromkeys(switches, True)
     built = Hydra(HydraConfig(**({"dim": 32, "layers": 2, "heads": 3} | kwargs))).double().eval()
     for parameter in built.parameters():
         # Away from the ones and zeros of the initialisation, so that each of them counts.
@@ -123,6 +125,9 @@ def paper(hydra, vectors_Ld, times_L=None):
                 ]
             )
         h = h + Y @ block.output.weight.T
+        if config.history_mean:
+            means = torch.stack([normed[: t + 1].mean(0) for t in range(len(normed))])
+            h = h + means @ block.history_mean.linear.weight.T
         gate, up = (rms(h, block.ffn_norm.weight) @ block.ffn.up.weight.T).chunk(2, -1)
         h = h + (functional.silu(gate) * up) @ block.ffn.down.weight.T
     return rms(h, hydra.norm.weight)
@@ -140,6 +145,8 @@ def times_of(count):
         *((head, timed, {}) for head in ("full", "lean") for timed in (False, True)),
         *((head, False, {"rope": False}) for head in ("full", "lean", "mamba1")),
         *((head, False, {"interaction": False}) for head in ("full", "lean", "mamba1")),
+        *((head, True, {"history_mean": True}) for head in ("full", "lean")),
+        ("mamba1", False, {"history_mean": True}),
         ("mamba1", False, {}),
         ("mamba1", False, {"head_dim": 18}),  # steps of rank 2
     ],
@@ -221,6 +228,15 @@ def test_initialisation_is_mamba_2s():
     assert bool(((dt >= 1e-3 * 0.999) & (dt <= 1e-1 * 1.001)).all())
     assert bool(((scan.A_log >= 0.0) & (scan.A_log.exp() <= 16.0)).all())
     assert torch.equal(scan.D, torch.ones(4))
+
+
+def test_the_mean_begins_as_none():
+    plain, meant = (Hydra(HydraConfig(dim=16, history_mean=on)).eval() for on in (False, True))
+    absent, unexpected = meant.load_state_dict(plain.state_dict(), strict=False)
+    assert absent == [f"blocks.{i}.history_mean.linear.weight" for i in range(2)]
+    assert unexpected == []
+    vectors, cu_seqlens = packed(16, dtype=torch.float32)
+    assert torch.equal(meant(vectors, cu_seqlens), plain(vectors, cu_seqlens))
 
 
 def test_heads_must_be_cheaper_than_the_model_and_even():

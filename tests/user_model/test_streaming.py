@@ -10,13 +10,15 @@ from torch.utils._pytree import tree_leaves
 from user_model.hydra import Hydra, HydraConfig
 from user_model.streaming import HydraState
 
-HEADS = pytest.mark.parametrize("head", ["full", "lean", "mamba1"])
+HEADS = pytest.mark.parametrize("head", ["full", "lean", "mamba1", "full, history_mean"])
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 DIM = 16
 
 
 def model(head, dtype=torch.float64, **kwargs):
     torch.manual_seed(3)
+    head, *switches = head.split(", ")
+    kwargs |= dict.fromkeys(switches, True)
     built = Hydra(HydraConfig(dim=DIM, layers=2, heads=3, state_dim=6, head=head, **kwargs))
     for parameter in built.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
@@ -84,6 +86,7 @@ def test_steps_are_the_parallel_form(head, dtype):
     [
         *((head, timed, {}) for head in ("full", "lean") for timed in (False, True)),
         ("mamba1", False, {}),
+        *(("lean", timed, {"history_mean": True}) for timed in (False, True)),
         *((head, False, {"rope": False}) for head in ("full", "lean", "mamba1")),
         *((head, False, {"interaction": False}) for head in ("full", "lean")),
     ],
@@ -202,7 +205,8 @@ def test_a_state_has_one_size_and_so_has_its_step(head):
     assert len(short[0]) > 50
     assert short == long
     scan, tails = 3 * 6 * 4, 3 * (4 if head == "mamba1" else 4 + 2 * 6) * 3
-    assert short[1] == 2 * (scan + tails) * 8 + 8
+    sums = DIM if "history_mean" in head else 0
+    assert short[1] == 2 * (scan + tails + sums) * 8 + 8
 
 
 def test_a_state_is_a_flat_dict_of_tensors():
@@ -219,9 +223,10 @@ def test_a_state_is_a_flat_dict_of_tensors():
         HydraState.from_dict(tensors)
 
 
-def test_half_precision_keeps_the_scan_in_float32():
-    state = model("lean", torch.bfloat16).init_state(1)
+def test_half_precision_keeps_scan_and_sums_in_float32():
+    state = model("lean", torch.bfloat16, history_mean=True).init_state(1)
     assert (state.scans[0].dtype, state.tails[0].dtype) == (torch.float32, torch.bfloat16)
+    assert state.sums[0].dtype == torch.float32
 
 
 def test_what_does_not_fit_is_named():
@@ -250,3 +255,14 @@ def test_a_state_with_times_is_a_dict_too_and_fits_no_other_model():
         hydra.step(state, vectors[:2])
     with pytest.raises(ValueError, match=r"times: got torch.float32 \[2\]"):
         hydra.step(state, vectors[:2], torch.tensor([1.0, 2.0]))
+
+
+def test_a_state_with_sums_is_a_dict_too_and_fits_no_other_model():
+    hydra, vectors = model("lean", history_mean=True), torch.cat(histories([4]))
+    state = hydra.prefill(vectors, torch.tensor([0, 3, 4]))
+    assert len(state.sums) == 2
+    assert_same_state(HydraState.from_dict(state.detach().to_dict()), state, 0.0)
+    with pytest.raises(ValueError, match="state: got one with sums, expected the other"):
+        model("lean").step(state, vectors[:2])
+    with pytest.raises(ValueError, match="state: got one without sums"):
+        hydra.step(model("lean").init_state(2), vectors[:2])

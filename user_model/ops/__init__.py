@@ -7,6 +7,7 @@ from user_model.ops.elementwise import gated_norm, rope_product, swiglu
 from user_model.ops.infonce import sampled_infonce
 from user_model.ops.packing import Plan, plan
 from user_model.ops.rotary import rope
+from user_model.ops.running_sum import running_sum
 from user_model.ops.scan import hydra_scan
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "plan",
     "rope",
     "rope_product",
+    "running_sum",
     "sampled_infonce",
     "swiglu",
 ]
