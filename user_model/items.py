@@ -18,11 +18,12 @@ class ItemTableConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    ids: bool | Literal["from_text"] = Field(
+    ids: bool | Literal["from_text", "from_histories"] = Field(
         True,
-        description="Learn a vector of its own for each item seen in training; from_text: it "
-        "starts as the text's leading principal components, whitened, and not at random. Models of "
-        "ids alone start at random.",
+        description="Learn a vector of its own for each item seen in training, which starts at "
+        "random; from_histories: it starts near those of items that stand near it in histories; "
+        "from_text: as the leading principal components of its text, whitened (models of ids alone "
+        "start at random then).",
     )
     text: bool = Field(True, description="Project the cached text vector, where there is one.")
     id_dropout: float = Field(
@@ -55,6 +56,7 @@ class ItemTable(nn.Module):
         id_std: deviation of fresh id vectors; None: Glorot-uniform, deviation sqrt(2 / (V + d)).
         first_ids: float [V, k <= d], of deviation 1: what the first columns of the id vectors
             start as, times id_std; None: at random.
+        ids_from_histories: whether training starts the id vectors from the histories (`start_ids`).
 
     Raises:
         ValueError: neither text nor ids; text vectors of another number of items, or not finite;
@@ -76,18 +78,19 @@ class ItemTable(nn.Module):
         id_dropout: float = 0.0,
         id_std: float | None = 0.02,
         first_ids: Tensor | None = None,
+        ids_from_histories: bool = False,
     ) -> None:
         super().__init__()
         _check(n_items, text_vectors, ids, id_dropout)
         self.n_items, self.dim, self.id_dropout = n_items, dim, id_dropout
+        self.ids_from_histories = ids_from_histories
+        self._id_std = (2.0 / (n_items + dim)) ** 0.5 if id_std is None else id_std
         self.ids: nn.Parameter | None = None
         if ids:
             self.ids = nn.Parameter(torch.empty(n_items, dim))
             _draw(self.ids, id_std)
             if first_ids is not None:
-                std = (2.0 / (n_items + dim)) ** 0.5 if id_std is None else id_std
-                with torch.no_grad():
-                    self.ids[:, : first_ids.shape[1]] = std * first_ids
+                self.start_ids(first_ids, torch.ones(n_items, dtype=torch.bool))
         self.register_buffer("text_vectors", text_vectors, persistent=False)
         self.text_projection: nn.Linear | None = None
         if text_vectors is not None:
@@ -124,7 +127,21 @@ class ItemTable(nn.Module):
         return cls(
             n_items, dim, text_vectors if config.text else None, bool(config.ids),
             id_dropout=config.id_dropout, id_std=config.id_std, first_ids=first,
+            ids_from_histories=config.ids == "from_histories",
         )  # fmt: skip
+
+    @torch.no_grad()
+    def start_ids(self, first_Vk: Tensor, told_V: Tensor) -> None:
+        """Set the first k columns of some items' id vectors, before training.
+
+        Args:
+            first_Vk: float [V, k <= d] of deviation 1; the columns become id_std times that.
+            told_V: bool [V], which items; the others stay as they were drawn.
+        """
+        assert self.ids is not None
+        columns = self.ids[:, : first_Vk.shape[1]]
+        first_Vk, told_V = first_Vk.to(columns), told_V.to(columns.device)
+        columns.copy_(torch.where(told_V[:, None], self._id_std * first_Vk, columns))
 
     def mark_seen(self, items: Tensor) -> None:
         """With text: keep id vectors for these items, int64 [any], alone. Without: do nothing."""

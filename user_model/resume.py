@@ -46,6 +46,15 @@ def training_identity(
     }
 
 
+def has_checkpoint(folder: Path | None) -> bool:
+    """Whether a training would go on from a checkpoint in this folder."""
+    return folder is not None and bool(_complete_in(folder))
+
+
+def _complete_in(folder: Path) -> list[Path]:
+    return sorted(p.parent for p in folder.glob(f"step-*/{MANIFEST}"))
+
+
 class TrainingCheckpoints:
     """The checkpoints of one training.
 
@@ -102,7 +111,7 @@ class TrainingCheckpoints:
         return Progress.from_json(record["progress"]), best
 
     def _complete(self) -> list[Path]:
-        return sorted(p.parent for p in self.folder.glob(f"step-*/{MANIFEST}"))
+        return _complete_in(self.folder)
 
     def _check(self, identity: dict[str, Any], folder: Path) -> None:
         different = [k for k, v in self.identity.items() if identity.get(k) != v]

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from user_model.batching import Batch, Batches, Histories, Int64
 from user_model.checkpoint import copy_state
+from user_model.cooccurrence import cooccurrence_vectors
 from user_model.distributed import Workers
 from user_model.optimizer import learning_rate
 from user_model.padding import padding_share
 from user_model.progress import EpochRecord, Progress, StepRecord, TrainingResult
 from user_model.recommender import Recommender
-from user_model.resume import TrainingCheckpoints, training_identity
+from user_model.resume import TrainingCheckpoints, has_checkpoint, training_identity
 from user_model.step import NonFiniteLossError, TrainingStep, domains_of
 from user_model.training_config import TrainingConfig
 
@@ -89,15 +90,32 @@ def train(
             f"{model.items.n_items} items of the model's table; build the table for this corpus"
         )
     model.items.mark_seen(torch.from_numpy(batches.items))
+    progress = Progress()
+    if model.items.ids_from_histories and not has_checkpoint(checkpoint_dir):
+        _start_ids(model, histories, workers, progress)
     workers.from_first([p.data for p in model.parameters()])
     step = TrainingStep(model, batches, config, seed=seed, workers=workers)
     checkpoints = None
     if checkpoint_dir is not None:
         identity = training_identity(step, batches, config, seed)
         checkpoints = TrainingCheckpoints(checkpoint_dir, identity)
-    training = _Training(step, batches, checkpoints, validate, on_epoch, on_step, domain_names)
+    training = _Training(
+        step, batches, checkpoints, validate, on_epoch, on_step, domain_names, progress
+    )
     with torch.random.fork_rng(devices=[]):
         return training.run(until_epoch)
+
+
+def _start_ids(
+    model: Recommender, histories: Histories, workers: Workers, progress: Progress
+) -> None:
+    """Start the id vectors from the histories, on worker 0; the first epoch bears the time."""
+    began, cpu_began = time.perf_counter(), time.process_time()
+    if workers.rank == 0:
+        items = model.items
+        items.start_ids(*cooccurrence_vectors(histories, items.n_items, items.dim))
+    progress.seconds += time.perf_counter() - began
+    progress.cpu_seconds += time.process_time() - cpu_began
 
 
 class _Training:
@@ -112,12 +130,13 @@ class _Training:
         on_epoch: Callable[[EpochRecord], None] | None,
         on_step: Callable[[StepRecord], None] | None,
         domain_names: Sequence[str] | None,
+        progress: Progress,
     ) -> None:
         self.step, self.batches, self.checkpoints = step, batches, checkpoints
         self.validate, self.on_epoch, self.on_step = validate, on_epoch, on_step
         self.domain_names = domain_names
         self.config, self.workers, self.model = step.config, step.workers, step.model
-        self.progress = Progress()
+        self.progress = progress
         self.best: dict[str, Tensor] | None = None
         self.lr = 0.0
 

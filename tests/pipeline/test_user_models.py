@@ -164,6 +164,14 @@ def test_recipes_name_what_decides_the_weights_and_nothing_else():
     assert other.training_recipe() == base.training_recipe()
 
 
+def test_a_field_that_came_later_changes_no_recipe_until_it_is_used():
+    """Or what was trained under an older version would be trained again."""
+    base = task("hydra_ids", "books").training_recipe()
+    assert "history_mean" not in base["architecture"]
+    assert task("hydra_ids", "books", history_mean=False).training_recipe() == base
+    assert task("hydra_ids", "books", history_mean=True).training_recipe() != base
+
+
 def test_times_reach_the_model_that_reads_them_and_no_other(folders):
     given = (task("hydra_ids", "garden", time_gaps=True), task("hstu_time", "garden"))
     timed, other = (TaskData(each, folders) for each in given)
@@ -205,7 +213,7 @@ def test_scores_are_cosines_unless_told_otherwise(folders):
 
 
 @pytest.mark.parametrize("text", [True, False])
-@pytest.mark.parametrize("ids", [True, "from_text"])
+@pytest.mark.parametrize("ids", [True, "from_text", "from_histories"])
 def test_text_reaches_the_item_table_as_the_config_says(ids, text):
     texts = torch.randn(40, 12)
     items = {"ids": ids, "text": text}
@@ -218,5 +226,7 @@ def test_text_reaches_the_item_table_as_the_config_says(ids, text):
     reads, alone = table("hydra_frozen", texts), table("hydra_ids", None)
     assert (reads.text_projection is not None) == text
     # Ids are drawn first: they are the same but where they begin from the text.
-    assert torch.equal(reads.ids, alone.ids) == (ids is True)
+    assert torch.equal(reads.ids, alone.ids) == (ids != "from_text")
+    for table_of in (reads, alone):
+        assert table_of.ids_from_histories == (ids == "from_histories")
     assert alone.text_projection is None

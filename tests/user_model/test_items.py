@@ -114,6 +114,20 @@ def test_texts_may_begin_the_ids_and_be_projected_too(text):
     torch.testing.assert_close(got - projected, 0.05 * whitened(text, 8))
 
 
+def test_some_rows_of_some_columns_may_be_started():
+    torch.manual_seed(0)
+    config = ItemTableConfig(ids="from_histories", text=False, id_std=0.1)
+    table = ItemTable.build(config, 4, 3, None)
+    assert table.ids_from_histories
+    drawn, told = table.ids.detach().clone(), torch.tensor([True, False, True, False])
+    table.start_ids(torch.arange(8.0).view(4, 2), told)
+    assert torch.equal(table.ids[told][:, :2], 0.1 * torch.tensor([[0.0, 1.0], [4.0, 5.0]]))
+    assert torch.equal(table.ids[~told], drawn[~told])
+    assert torch.equal(table.ids[:, 2], drawn[:, 2])
+    assert table.ids.requires_grad
+    assert table.ids.is_leaf
+
+
 def test_ids_that_begin_from_absent_or_misplaced_text_raise(text):
     with pytest.raises(ValueError, match=r"ids: from_text: the item table .* got none"):
         ItemTable.build(FROM_TEXT, 5, 8, None)

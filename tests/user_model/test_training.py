@@ -1,3 +1,4 @@
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,18 +14,23 @@ from user_model import (
     SASRecConfig,
     TrainingConfig,
     train,
+    training,
 )
 from user_model.checkpoint import CheckpointError
+from user_model.cooccurrence import cooccurrence_vectors
 from user_model.step import NonFiniteLossError
 
 
 def recommender(name="hydra", n_items=50, text=None):
+    """A model by its name; `NAME, started` has id vectors that begin from the histories."""
     torch.manual_seed(0)
+    name, *started = name.split(", ")
     sequence = {
         "hydra": lambda: Hydra(HydraConfig(dim=16, layers=1, dropout=0.1)),
         "sasrec": lambda: SASRec(SASRecConfig(dim=16, layers=1, dropout=0.1)),
     }[name]()
-    return Recommender(ItemTable(n_items, 16, text), sequence)
+    table = ItemTable(n_items, 16, text, ids_from_histories=bool(started))
+    return Recommender(table, sequence)
 
 
 def settings(**kwargs):
@@ -177,7 +183,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.8])
-@pytest.mark.parametrize("name", ["hydra", "sasrec"])
+@pytest.mark.parametrize("name", ["hydra", "sasrec", "hydra, started"])
 @pytest.mark.parametrize("killed_at", [3, 7, 8, 12])
 def test_a_resumed_training_ends_with_the_same_bits(
     name, killed_at, ema_decay, circles, domain_starts, tmp_path
@@ -215,7 +221,10 @@ def test_a_resumed_training_ends_with_the_same_bits(
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize(("name", "ema_decay"), [("hydra", 0.0), ("hydra", 0.8), ("sasrec", 0.0)])
+@pytest.mark.parametrize(
+    ("name", "ema_decay"),
+    [("hydra", 0.0), ("hydra", 0.8), ("sasrec", 0.0), ("hydra, started", 0.8)],
+)
 def test_epochs_one_call_each_end_with_the_bits_of_one_call(
     name, ema_decay, circles, domain_starts, tmp_path
 ):
@@ -237,6 +246,34 @@ def test_epochs_one_call_each_end_with_the_bits_of_one_call(
     assert [r.lr for r in got.history] == [r.lr for r in expected.history]
     assert (got.best_epoch, got.best_validation) == (2, 0.7)
     assert all(r.cpu_seconds > 0.0 for r in got.history)
+
+
+def test_id_vectors_start_from_the_histories_and_the_time_is_counted(
+    circles, domain_starts, monkeypatch
+):
+    began = []
+
+    def slow(histories, n_items, most):
+        began.append(n_items)
+        time.sleep(0.3)
+        return cooccurrence_vectors(histories, n_items, most)
+
+    monkeypatch.setattr(training, "cooccurrence_vectors", slow)
+    model, plain = recommender("hydra, started"), recommender()
+    assert torch.equal(model.items.ids, plain.items.ids)
+    still = settings(epochs=2, lr=1e-9)
+    result = train(model, circles, domain_starts, still, seed=0)
+    first, told = cooccurrence_vectors(circles, 50, 16)
+    assert told.all()
+    ids = model.items.ids.detach()[:, : first.shape[1]]
+    torch.testing.assert_close(ids, 0.02 * first, atol=1e-5, rtol=0)
+    assert began == [50]
+    assert result.history[0].seconds > 0.3
+    # Near each other in histories is near each other in the table: neighbours on the circle.
+    units = torch.nn.functional.normalize(ids[:30], dim=1)
+    assert (units * units.roll(1, 0)).sum(1).mean() > 0.3
+    train(plain, circles, domain_starts, still, seed=0)
+    assert not torch.allclose(plain.items.ids, model.items.ids, atol=1e-3)
 
 
 def test_a_pause_needs_a_folder_of_checkpoints(circles, domain_starts):

@@ -1,0 +1,89 @@
+"""Item vectors from which items stand near each other in histories, with nothing trained.
+
+The leading eigenvectors of the positive pointwise mutual information of items that are near each
+other: what a model of ids spends its first epochs to find (Levy, Goldberg and Dagan 2015, for
+words). Windows, weights and smoothing are our choice (docs/log.md).
+
+Shapes: V items, E events, U rows, k columns.
+"""
+
+import numpy as np
+import scipy.sparse as sparse
+import torch
+from numpy.typing import NDArray
+from scipy.sparse.linalg import eigsh
+from torch import Tensor
+
+from user_model.batching import Histories, Int64
+
+WINDOW = 5  # items whose distance in a history is more have nothing to do with each other
+SMOOTHING = 0.75  # of an item's share as the context of others, so that rare ones weigh less
+_LEAST_ROW = 0.01  # root mean square of a row, below which it tells nothing; of all rows it is 1
+
+
+def cooccurrence_vectors(histories: Histories, n_items: int, most: int) -> tuple[Tensor, Tensor]:
+    """Return a vector for each item, near for items that stand near each other in histories.
+
+    The same histories give the same vectors. Of a catalogue of a million items the eigenvectors
+    take minutes and 16 bytes x items x `most`.
+
+    Args:
+        histories: U rows of items below n_items.
+        n_items: V.
+        most: columns at most.
+
+    Returns:
+        float32 [V, k <= most], root mean square 1, the columns with the largest eigenvalue first,
+        none for one that is not above 0; and bool [V], the items that it tells something of.
+    """
+    information = _positive_information(_counts(histories, n_items))
+    values_k, vectors_Vk = _leading(information, most)
+    kept = values_k > 1e-9 * max(float(values_k.max(initial=0.0)), 1e-30)
+    scaled_Vk = vectors_Vk[:, kept] * np.sqrt(values_k[kept])
+    scaled_Vk /= max(np.sqrt(np.mean(scaled_Vk**2)) if scaled_Vk.size else 0.0, 1e-30)
+    told_V = np.sqrt((scaled_Vk**2).sum(1) / max(scaled_Vk.shape[1], 1)) > _LEAST_ROW
+    return torch.from_numpy(scaled_Vk).float(), torch.from_numpy(told_V)
+
+
+def _counts(histories: Histories, n_items: int) -> sparse.csr_array:
+    """How often two items stand within WINDOW of each other, each time by 1 / distance: [V, V]."""
+    offsets = np.asarray(histories.offsets, dtype=np.int64)
+    items = np.asarray(histories.items, dtype=np.int64)
+    row_E = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    counts = sparse.csr_array((n_items, n_items))
+    for distance in range(1, WINDOW + 1):
+        first = np.flatnonzero(row_E[:-distance] == row_E[distance:])
+        counts = counts + _pairs(items[first], items[first + distance], 1.0 / distance, n_items)
+    return counts + counts.T
+
+
+def _pairs(one: Int64, other: Int64, weight: float, n_items: int) -> sparse.csr_array:
+    weights = np.full(len(one), weight)
+    return sparse.coo_array((weights, (one, other)), shape=(n_items, n_items)).tocsr()
+
+
+def _positive_information(counts: sparse.csr_array) -> sparse.csr_array:
+    """Positive pointwise mutual information, made symmetric: [V, V]."""
+    totals_V = np.asarray(counts.sum(1)).ravel()
+    smoothed_V = totals_V**SMOOTHING
+    pairs = counts.tocoo()
+    one, other = pairs.coords
+    odds = pairs.data * smoothed_V.sum() / (totals_V[one] * smoothed_V[other])
+    known = sparse.coo_array((np.maximum(np.log(odds), 0.0), (one, other)), shape=counts.shape)
+    information = known.tocsr()
+    return (information + information.T) * 0.5
+
+
+def _leading(
+    matrix: sparse.csr_array, most: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The largest eigenvalues [k], descending, and their eigenvectors [V, k]."""
+    size = matrix.shape[0]
+    if size <= 4 * most:
+        values, vectors = np.linalg.eigh(matrix.toarray())
+    else:
+        # The start is fixed, or each call would end in other signs.
+        start = np.random.default_rng(0).standard_normal(size)
+        values, vectors = eigsh(matrix, k=most, which="LA", v0=start)
+    order = np.argsort(-values, kind="stable")[:most]
+    return values[order], vectors[:, order]
