@@ -32,7 +32,7 @@ class HistoryMean(nn.Module):
         The sums go on from those of the state in `packed`; None where no state is asked for.
         """
         plan, before = packed.plan, packed.state
-        sums_Td = ops.running_sum(normed_Td, packed.cu_seqlens, plan=plan)
+        sums_Td = ops.running_sum(normed_Td, packed.cu_seqlens, plan=plan, backend=packed.backend)
         counts_T = plan.positions + 1
         if before is not None:
             assert before.sums is not None

@@ -108,7 +108,12 @@ def _found(module: str) -> bool:
 @functools.cache
 def _cpu_problem() -> str:
     try:
-        from user_model.ops import convolution_cpu, elementwise_cpu, scan_cpu  # noqa: F401
+        from user_model.ops import (  # noqa: F401
+            convolution_cpu,
+            elementwise_cpu,
+            running_sum_cpu,
+            scan_cpu,
+        )
     except Exception as error:  # whatever numba finds missing: said once, and torch is as right
         return f"{type(error).__name__}: {error}"
     return ""

@@ -10,7 +10,14 @@ import time
 
 import torch
 
-from user_model.ops import conv_scan, gated_norm, hydra_scan, rope_product, swiglu
+from user_model.ops import (
+    conv_scan,
+    gated_norm,
+    hydra_scan,
+    rope_product,
+    running_sum,
+    swiglu,
+)
 from user_model.ops.backends import cpu_problem
 from user_model.ops.convolution import causal_conv
 
@@ -34,7 +41,8 @@ def warm_up(dtype: torch.dtype = torch.float32) -> None:
     turned = rope_product(x, z, cu_seqlens, backend="cpu")
     normed = gated_norm(x, z, random(H, P), 1e-6, backend="cpu")
     gated = swiglu(random(T, 2 * P), backend="cpu")
-    results = (mixed, scanned, convolved, turned, normed, gated)
+    summed = running_sum(x, cu_seqlens, backend="cpu")
+    results = (mixed, scanned, convolved, turned, normed, gated, summed)
     torch.stack([result.sum() for result in results]).sum().backward()
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import user_model
+from user_model.ops import kernel_cache
 
 PROGRAM = """
 import torch
@@ -45,3 +46,15 @@ def test_kept_for_all_copies_until_a_file_that_is_called_changes(tmp_path):
     called.write_text(called.read_text() + "\n# changed\n")
     assert hits_and_misses(second, cache) == (0, 1)
     assert hits_and_misses(first, cache) == (1, 0)
+
+
+def test_every_file_that_makes_kernels_decides_the_folder(tmp_path, monkeypatch):
+    folder = copy_of_the_package(tmp_path) / "user_model" / "ops"
+    monkeypatch.setattr(kernel_cache, "__file__", str(folder / "kernel_cache.py"))
+    makers = [file for file in folder.glob("*.py") if "@kernel" in file.read_text()]
+    assert len(makers) > 4
+    seen = {kernel_cache.sources.__wrapped__()}
+    for file in makers:
+        file.write_text(file.read_text() + "\n# changed\n")
+        seen.add(kernel_cache.sources.__wrapped__())
+    assert len(seen) == len(makers) + 1
