@@ -48,8 +48,7 @@ def _run(options: argparse.Namespace, path: Path, out: Path, root: Path) -> None
     page_command = f"python jobs/study.py {options.study}"
     for cell in [] if options.table else cells:
         seeds = tuple(options.seeds or study.seeds)
-        command = f"{page_command} --cells {cell.name} --seeds {' '.join(map(str, seeds))}"
-        result = run.run(cell, seeds, command)
+        result = run.run(cell, seeds, f"{page_command} --cells {cell.name}")
         figures = "  ".join(f"{m} {result.mean(m):.4f}" for m in study.metrics)
         _tell(f"{cell.name}: {figures}")
         run.write_page(out, page_command)

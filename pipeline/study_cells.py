@@ -75,28 +75,41 @@ class StudyRun:
         """Train and rank the seeds of a cell that its file of results lacks.
 
         A baseline has one, since nothing of it is drawn. Of a refit, those of the cell that chooses
-        its epochs are needed before.
+        its epochs are needed before. Several processes may train seeds of one cell at a time.
+
+        Args:
+            cell: one of the study's.
+            seeds: which.
+            command: what trains this cell, without its seeds; kept beside the figures.
 
         Raises:
             ValueError: they are absent.
             BusyError: another process trains this cell with this seed.
         """
-        path, config_hash = self.result_file(cell), self.config_hash(cell)
-        result = CellResult.read(path, config_hash) or CellResult(
-            study=self.study.name, cell=cell.name, about=cell.about, change=cell.change,
-            model=self.study.model_of(cell), config_hash=config_hash, command=command,
-            refit=cell.refit, against=cell.against,
-        )  # fmt: skip
+        config_hash = self.config_hash(cell)
         for seed in seeds if self.study.is_trained(cell) else seeds[:1]:
-            if seed in [done.seed for done in result.seeds]:
+            found = CellResult.read(self.result_file(cell), config_hash)
+            if found is not None and seed in [done.seed for done in found.seeds]:
                 continue
             if self.study.is_trained(cell):
                 figures = self._train_and_rank(cell, seed, config_hash)
             else:
                 figures = self._count_and_rank(cell, seed)
-            result = result.with_seed(figures, command)
-            result.write(path)
+            self._add(cell, config_hash, figures, command)
+        result = CellResult.read(self.result_file(cell), config_hash)
+        assert result is not None
         return result
+
+    def _add(self, cell: Cell, config_hash: str, figures: SeedResult, command: str) -> None:
+        """Put a seed's figures to those in the cell's file, which another process may write too."""
+        path = self.result_file(cell)
+        with exclusive_lock(self.work / f".{path.stem}.lock", wait=True):
+            result = CellResult.read(path, config_hash) or CellResult(
+                study=self.study.name, cell=cell.name, about=cell.about, change=cell.change,
+                model=self.study.model_of(cell), config_hash=config_hash, command=command,
+                refit=cell.refit, against=cell.against,
+            )  # fmt: skip
+            result.with_seed(figures, command).write(path)
 
     def write_page(self, docs: Path, command: str) -> None:
         """Write the table of all cells that have results, in the study's order.

@@ -82,9 +82,16 @@ class CellResult(BaseModel):
         return found if config_hash in (None, found.config_hash) else None
 
     def with_seed(self, figures: SeedResult, command: str) -> Self:
-        """The results with those of one more seed, in the order of seeds."""
+        """The results with those of one more seed, in the order of seeds.
+
+        Args:
+            figures: of the seed.
+            command: what trains the cell; the seeds are put to it.
+        """
         seeds = tuple(sorted((*self.seeds, figures), key=lambda result: result.seed))
-        return self.model_copy(update={"seeds": seeds, "command": command})
+        numbers = " ".join(str(result.seed) for result in seeds)
+        update = {"seeds": seeds, "command": f"{command} --seeds {numbers}"}
+        return self.model_copy(update=update)
 
     def mean(self, metric: str) -> float:
         """Mean of a test metric over the seeds."""

@@ -140,6 +140,21 @@ def test_a_cell_that_another_process_trains_is_left_to_it(tmp_path):
     assert [result.seed for result in run.run(cell, (0,), "").seeds] == [0]
 
 
+def test_seeds_of_two_processes_come_together_in_one_file(tmp_path):
+    """The second one adds its seed while the first trains: neither is lost."""
+    cell = study().cells[0]
+
+    def tell(line):
+        if line.startswith("full, seed 0: 2/2"):
+            run_of(study(), tmp_path).run(cell, (1,), "the command")
+
+    result = run_of(study(), tmp_path, tell).run(cell, (0, 2), "the command")
+    assert [one.seed for one in result.seeds] == [0, 1, 2]
+    assert result.command == "the command --seeds 0 1 2"
+    alone = run_of(study(), tmp_path / "alone").run(cell, (0, 1, 2), "the command")
+    assert [one.test for one in result.seeds] == [one.test for one in alone.seeds]
+
+
 def test_a_cell_of_another_config_is_run_anew(tmp_path):
     before = run_of(study(), tmp_path)
     before.run(before.study.cells[0], (0,), "")
