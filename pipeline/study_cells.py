@@ -117,8 +117,12 @@ class StudyRun:
         It is a section of DOCS/results.md or, where the study has a page of its own, stands in
         DOCS/studies/STUDY.md with a plot beside it.
         """
-        found = [CellResult.read(self.result_file(cell)) for cell in self.study.cells]
-        results = [result for result in found if result is not None and result.seeds]
+        results = [
+            # What it is called and compared with is the study's word, and may have changed since.
+            found.model_copy(update={"about": cell.about, "against": cell.against})
+            for cell in self.study.cells
+            if (found := CellResult.read(self.result_file(cell))) is not None and found.seeds
+        ]
         if not results:
             return
         name, metrics = self.study.name, self.study.metrics

@@ -140,6 +140,16 @@ def test_a_cell_that_another_process_trains_is_left_to_it(tmp_path):
     assert [result.seed for result in run.run(cell, (0,), "").seeds] == [0]
 
 
+def test_a_page_calls_cells_what_the_study_calls_them_now(tmp_path):
+    before = run_of(study(), tmp_path)
+    before.run(before.study.cells[0], (0,), "")
+    renamed = [{"name": "full", "about": "everything"}]
+    run_of(study(cells=renamed), tmp_path).write_page(tmp_path, "the command")
+    page = (tmp_path / "results.md").read_text()
+    assert "| everything |" in page
+    assert "all of it" not in page
+
+
 def test_seeds_of_two_processes_come_together_in_one_file(tmp_path):
     """The second one adds its seed while the first trains: neither is lost."""
     cell = study().cells[0]
