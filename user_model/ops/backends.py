@@ -64,6 +64,19 @@ def require_cpu(op: str, device: torch.device) -> None:
         )
 
 
+def runs_compiled(op: str, backend: str, values: torch.Tensor) -> bool:
+    """Whether the compiled form of an op runs that has "torch" and "cpu" alone.
+
+    Other backends' models run PyTorch's operations there.
+
+    Raises:
+        ValueError: as `resolve` does.
+    """
+    if backend in ("reference", "triton", "mamba_ssm"):
+        return False
+    return resolve(op, backend, ("torch", "cpu"), values.device) == "cpu"
+
+
 def _choose(available: Sequence[str], device: torch.device) -> str:
     if device.type == "cuda" and "triton" in available and triton_found():
         return "triton"

@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from user_model.ops.backends import resolve
+from user_model.ops.backends import runs_compiled
 from user_model.ops.packing import Plan, planned
 from user_model.ops.rotary import check_offset, rope_planned
-
-BACKENDS = ("torch", "cpu")
 
 
 def gated_norm(
@@ -42,7 +40,7 @@ def gated_norm(
             f"{list(weight.shape)}, expected [T, H, P] twice and [H, P]"
         )
     _check_type("gated_norm", "gate", gate, y)
-    if _on_cpu("gated_norm", backend, y):
+    if runs_compiled("gated_norm", backend, y):
         from user_model.ops import elementwise_cpu
 
         dtype = torch.promote_types(y.dtype, torch.float32)
@@ -80,7 +78,7 @@ def rope_product(
     _check_type("rope_product", "z", z, y)
     batch = planned(cu_seqlens, y.shape[0], plan)
     check_offset(position_offset, batch)
-    if _on_cpu("rope_product", backend, y):
+    if runs_compiled("rope_product", backend, y):
         from user_model.ops import elementwise_cpu
 
         dtype = torch.promote_types(y.dtype, torch.float32)
@@ -97,7 +95,7 @@ def swiglu(gate_up: Tensor, *, backend: str = "auto") -> Tensor:
     """
     if gate_up.dim() != 2 or gate_up.shape[1] % 2:
         raise ValueError(f"swiglu: got {list(gate_up.shape)}, expected [T, 2F]")
-    if _on_cpu("swiglu", backend, gate_up):
+    if runs_compiled("swiglu", backend, gate_up):
         from user_model.ops import elementwise_cpu
 
         dtype = torch.promote_types(gate_up.dtype, torch.float32)
@@ -109,10 +107,3 @@ def swiglu(gate_up: Tensor, *, backend: str = "auto") -> Tensor:
 def _check_type(op: str, name: str, values: Tensor, y: Tensor) -> None:
     if values.dtype != y.dtype:
         raise ValueError(f"{op}: {name}: got {values.dtype}, expected {y.dtype}, the type of y")
-
-
-def _on_cpu(op: str, backend: str, values: Tensor) -> bool:
-    """Whether the compiled form runs. Other backends' models run PyTorch's operations here."""
-    if backend in ("reference", "triton", "mamba_ssm"):
-        return False
-    return resolve(op, backend, BACKENDS, values.device) == "cpu"

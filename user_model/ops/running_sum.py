@@ -14,10 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from user_model.ops.backends import resolve
+from user_model.ops.backends import runs_compiled
 from user_model.ops.packing import Plan, planned
-
-BACKENDS = ("torch", "cpu")
 
 
 def running_sum(
@@ -42,10 +40,7 @@ def running_sum(
         raise ValueError(
             f"running_sum: x: got {x.dtype} {list(x.shape)}, expected floating point [T, ...]"
         )
-    compiled = False
-    # The other backends' models run PyTorch's operations here.
-    if backend not in ("reference", "triton", "mamba_ssm"):
-        compiled = resolve("running_sum", backend, BACKENDS, x.device) == "cpu"
+    compiled = runs_compiled("running_sum", backend, x)
     return _running_sum(x, planned(cu_seqlens, x.shape[0], plan).positions, False, compiled)
 
 
