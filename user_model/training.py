@@ -9,7 +9,6 @@ from torch import Tensor
 
 from user_model.batching import Batch, Batches, Histories, Int64
 from user_model.checkpoint import copy_state
-from user_model.cooccurrence import cooccurrence_vectors
 from user_model.distributed import Workers
 from user_model.optimizer import learning_rate
 from user_model.padding import padding_share
@@ -112,6 +111,9 @@ def _start_ids(
     """Start the id vectors from the histories, on worker 0; the first epoch bears the time."""
     began, cpu_began = time.perf_counter(), time.process_time()
     if workers.rank == 0:
+        # Here, since scipy is a tenth of the package's import, which all processes would pay.
+        from user_model.cooccurrence import cooccurrence_vectors
+
         items = model.items
         items.start_ids(*cooccurrence_vectors(histories, items.n_items, items.dim))
     progress.seconds += time.perf_counter() - began

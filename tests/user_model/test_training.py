@@ -13,8 +13,8 @@ from user_model import (
     SASRec,
     SASRecConfig,
     TrainingConfig,
+    cooccurrence,
     train,
-    training,
 )
 from user_model.checkpoint import CheckpointError
 from user_model.cooccurrence import cooccurrence_vectors
@@ -258,7 +258,7 @@ def test_id_vectors_start_from_the_histories_and_the_time_is_counted(
         time.sleep(0.3)
         return cooccurrence_vectors(histories, n_items, most)
 
-    monkeypatch.setattr(training, "cooccurrence_vectors", slow)
+    monkeypatch.setattr(cooccurrence, "cooccurrence_vectors", slow)
     model, plain = recommender("hydra, started"), recommender()
     assert torch.equal(model.items.ids, plain.items.ids)
     still = settings(epochs=2, lr=1e-9)
