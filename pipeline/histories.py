@@ -51,6 +51,7 @@ class EvaluationCases:
         once, without the target.
     targets: int64 [n], global positions.
     times: int64, unix seconds of history; None where nobody asked for them.
+    target_times: int64 [n], unix seconds of the targets; None where times is.
     """
 
     domain: str
@@ -61,6 +62,7 @@ class EvaluationCases:
     seen: Ints
     targets: Ints
     times: Ints | None = None
+    target_times: Ints | None = None
 
 
 def training_histories(
@@ -131,7 +133,7 @@ def evaluation_cases(
         role: of the targets.
         max_history: events of the history, the latest; None for all.
         own_domain_only: leave other domains' events out, for models trained on one.
-        with_times: whether the times of the history are wanted.
+        with_times: whether the times of the history and of the targets are wanted.
 
     Raises:
         ValueError: the domain is not in the corpus, or nobody can be asked.
@@ -160,6 +162,7 @@ def evaluation_cases(
         seen=seen_items,
         targets=corpus.items[targets].astype(np.int64),
         times=corpus.timestamps[history].astype(np.int64) if with_times else None,
+        target_times=corpus.timestamps[targets].astype(np.int64) if with_times else None,
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import read_json, write_text
+from pipeline.buckets import buckets
 from pipeline.config import RunConfig
 from pipeline.corpus import Corpus, DomainInfo, size_groups
 from pipeline.evaluation import EvaluationConfig, Scorer, rank_targets
@@ -67,28 +68,43 @@ def baseline_ranks(
 def make_metrics(config: RunConfig, context: StageContext) -> dict[str, Any]:
     """Assemble metrics.json from the ranks of all models in all domains."""
     folder = context.inputs["corpus"]
-    corpus = Corpus.open(folder / CORPUS)
+    ranked = {stage: path for stage, path in context.inputs.items() if stage != "corpus"}
+    metrics = metrics_of(config, folder, [ranked])
+    write_text(context.output / METRICS, to_json(metrics))
+    return {}
+
+
+def metrics_of(
+    config: RunConfig, corpus_folder: Path, seeds: Sequence[Mapping[str, Path]]
+) -> dict[str, Any]:
+    """metrics.json's dict from the outputs of rank stages.
+
+    Args:
+        config: of the run.
+        corpus_folder: the output of the stage corpus.
+        seeds: for each training seed, the output of each rank stage, by the stage's name.
+    """
+    corpus = Corpus.open(corpus_folder / CORPUS)
+    roles = assign_roles(corpus, config.split)
     groups = size_groups(corpus, config.large_domains)
-    counts = read_json(folder / DATA)["domains"]
-    ranks: dict[str, dict[str, Ranks]] = {domain.name: {} for domain in config.domains}
-    for stage, ranked in context.inputs.items():
-        if stage != "corpus":
-            model = stage.split(".")[1]
-            for domain, found in load_ranks(ranked).items():
-                ranks[domain][model] = found
+    counts = read_json(corpus_folder / DATA)["domains"]
+    ranks: dict[str, dict[str, list[Ranks]]] = {domain.name: {} for domain in config.domains}
+    for ranked in seeds:
+        for stage, path in ranked.items():
+            for domain, found in load_ranks(path).items():
+                ranks[domain].setdefault(stage.split(".")[1], []).append(found)
     facts = {
         name: DomainFacts(groups[name], count["users"], count["items"], count["interactions"])
         for name, count in counts.items()
     }
-    metrics = assemble(
+    return assemble(
         ranks,
         facts,
         config.evaluation,
+        buckets={name: buckets(corpus, roles, name) for name in ranks},
         config_hash=config.results_hash(),
         data_fingerprint=corpus.fingerprint(),
     )
-    write_text(context.output / METRICS, to_json(metrics))
-    return {}
 
 
 def _ranked(

@@ -27,6 +27,7 @@ from pipeline.trained_stages import RANKS, ranking_stage, trained_stage
 from pipeline.workers.neighbours import neighbours_on_cluster
 
 _VECTORS = 2  # version of the snapshot's layout: 2 added its type
+_METRICS = 2  # version of metrics.json: 2 added buckets, p-values and effect sizes
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,8 @@ class RecipeBuilder:
             "large_domains": config.large_domains,
             "config_hash": config.results_hash(),
         }
-        return Stage("metrics", recipe, make, (corpus, *self._ranked.values()))
+        inputs = (corpus, *self._ranked.values())
+        return Stage("metrics", recipe, make, inputs, version=_METRICS)
 
     def _neighbours(self, corpus: Stage, vectors: Mapping[str, Stage]) -> Stage | None:
         config, llm = self.config, self.config.item_llm

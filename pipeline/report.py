@@ -14,7 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline import (
+    report_buckets,
     report_choices,
+    report_copy,
     report_data,
     report_differences,
     report_examples,
@@ -52,6 +54,8 @@ def render(files: RunFiles) -> str:
         domain_panels=report_results.domain_panels(metrics),
         transfers=report_differences.transfers(metrics),
         comparisons=report_differences.comparisons(metrics),
+        buckets=report_buckets.bucket_tables(metrics),
+        copies=report_copy.copies(metrics),
         has_examples=files.examples is not None,
         users=report_examples.example_users(metrics, files.examples),
         neighbours=report_examples.item_neighbours(files.examples),

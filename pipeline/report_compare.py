@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config_differences import ABSENT, FieldDifference, differing_fields
+from pipeline.estimates import COMPARED_BY
 from pipeline.model_names import JOINT, ORACLE, in_order, label
 from pipeline.report import page
 from pipeline.report_differences import Difference, plot_limit, verdict
 from pipeline.report_formats import Figure, listed, pointer
 from pipeline.report_results import GROUP_TITLES, Interval, span
-from pipeline.results import COMPARED_BY
 from pipeline.run_comparison import Run, RunComparison, RunDifference
 
 

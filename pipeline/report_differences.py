@@ -6,11 +6,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.estimates import COMPARED_BY
 from pipeline.model_names import JOINT, in_order, label
 from pipeline.report_formats import Figure, Kind, pointer
 from pipeline.report_order import by_size
 from pipeline.report_results import GROUP_TITLES, Interval, Metrics, Span, at, members, span
-from pipeline.results import COMPARED_BY
+
+# title, note, where the difference stands in metrics.json, whether it is a group's
+_Row = tuple[str, str, tuple[str, ...], bool]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large a difference is, and how likely chance made it; None: not known of this one."""
+
+    users: Figure | None = None
+    relative: Figure | None = None
+    effect: Figure | None = None
+    p: Figure | None = None
+    p_holm: Figure | None = None
 
 
 @dataclass(frozen=True)
@@ -22,22 +36,19 @@ class Difference:
     span: Span
     verdict: str  # "gain", "loss" or "level"
     is_group: bool
+    sizes: Sizes = Sizes()
 
 
 def transfers(metrics: Metrics) -> list[Difference]:
     """Joint minus single, by domain size and then by group, on one scale around 0."""
-    rows: list[tuple[str, str, tuple[str, ...], bool]] = []
+    rows: list[_Row] = []
     for name in by_size(metrics):
         domain = metrics["domains"][name]
         if domain["deltas"]:
             note = f"{domain['interactions']:,} interactions"
             rows.append((name, note, ("domains", name, "deltas", JOINT), False))
     if len(rows) > 1:
-        for group in ("large", "small", "all"):
-            size = len(members(metrics, group))
-            if metrics["group_deltas"].get(group, {}).get(JOINT) and size > 1:
-                where = ("group_deltas", group, JOINT)
-                rows.append((GROUP_TITLES[group], f"mean of {size}", where, True))
+        rows += _group_rows(metrics, "group_deltas", (JOINT,))
     return _differences(metrics, rows)
 
 
@@ -50,13 +61,25 @@ def comparisons(metrics: Metrics) -> list[tuple[str, list[Difference]]]:
         for other in domain["comparisons"].get(JOINT, {})
     }
     for other in in_order(compared):
-        rows = [
+        rows: list[_Row] = [
             (name, "", ("domains", name, "comparisons", JOINT, other), False)
             for name in by_size(metrics)
             if other in metrics["domains"][name]["comparisons"].get(JOINT, {})
         ]
+        if len(rows) > 1:
+            rows += _group_rows(metrics, "group_comparisons", (other,))
         found.append((label(other), _differences(metrics, rows)))
     return found
+
+
+def _group_rows(metrics: Metrics, table: str, keys: tuple[str, ...]) -> list[_Row]:
+    """Rows of the groups of several domains, of which a table of metrics.json has a difference."""
+    rows: list[_Row] = []
+    for group in ("large", "small", "all"):
+        size, found = len(members(metrics, group)), metrics.get(table, {}).get(group, {})
+        if size > 1 and keys[0] in found:
+            rows.append((GROUP_TITLES[group], f"mean of {size}", (table, group, *keys), True))
+    return rows
 
 
 def verdict(bounds: Sequence[float]) -> str:
@@ -74,9 +97,7 @@ def plot_limit(bounds: Iterable[Sequence[float]]) -> float:
     return 1.04 * max((abs(bound) for pair in bounds for bound in pair), default=0.0) or 1.0
 
 
-def _differences(
-    metrics: Metrics, rows: Sequence[tuple[str, str, tuple[str, ...], bool]]
-) -> list[Difference]:
+def _differences(metrics: Metrics, rows: Sequence[_Row]) -> list[Difference]:
     found = [at(metrics, where) for _, _, where, _ in rows]
     limit = plot_limit(delta["ci95"] for delta in found)
     return [
@@ -86,9 +107,26 @@ def _differences(
             span(difference(delta, where), -limit, limit),
             verdict(delta["ci95"]),
             is_group,
+            _sizes(metrics, delta, where),
         )
         for delta, (title, note, where, is_group) in zip(found, rows, strict=True)
     ]
+
+
+def _sizes(metrics: Metrics, delta: Mapping[str, Any], where: tuple[str, ...]) -> Sizes:
+    def figure(name: str, kind: Kind = "plain") -> Figure | None:
+        # An older version's run lacks them; a mean over domains has no p_holm and no effect size.
+        value = delta.get(name)
+        return None if value is None else Figure(value, pointer(*where, name), kind)
+
+    users = ("domains", where[1], "evaluated_users")
+    return Sizes(
+        Figure(at(metrics, users), pointer(*users), "count") if where[0] == "domains" else None,
+        figure("relative", "change"),
+        figure("effect_size", "signed"),
+        figure("p"),
+        figure("p_holm"),
+    )
 
 
 def difference(delta: Mapping[str, Any], where: Sequence[str]) -> Interval:

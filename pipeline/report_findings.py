@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.estimates import COMPARED_BY
 from pipeline.model_names import JOINT, ORACLE, in_order, label
 from pipeline.report_differences import difference
 from pipeline.report_formats import Figure, listed, pointer
 from pipeline.report_results import of_oracle
-from pipeline.results import COMPARED_BY
 
 Metrics = Mapping[str, Any]
 

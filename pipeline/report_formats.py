@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 ABSENT = "\u2013"
-Kind = Literal["plain", "signed", "count", "share", "times"]
+Kind = Literal["plain", "signed", "count", "share", "change", "times"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Figure:
             return f"{self.value:,.0f}"
         if self.kind == "share":
             return f"{self.value:.0%}"
+        if self.kind == "change":
+            return f"{self.value:+.1%}".replace("-", "\u2212")
         return f"{self.value:.1f}\u00d7" if self.kind == "times" else f"{self.value:.4f}"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from pipeline.estimates import COMPARED_BY
 from pipeline.model_names import JOINT, ORACLE, in_order
-from pipeline.results import COMPARED_BY
 
 # CSS variable of each model, and the dash of its curves: blues are Hydra, greys are baselines.
 _MODEL_STYLE = {

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.estimates import COMPARED_BY
 from pipeline.model_names import ORACLE, in_order, label
 from pipeline.report_formats import Figure, pointer
 from pipeline.report_order import domain_order, style
-from pipeline.results import COMPARED_BY
 
 Metrics = Mapping[str, Any]
 GROUP_TITLES = {"all": "All domains", "large": "Large domains", "small": "Small domains"}
@@ -113,16 +113,14 @@ def _panel(
             Bar(
                 label=label(model),
                 colour=style(model)[0],
-                span=span(_interval(metrics, (*where, model), COMPARED_BY), 0, top),
+                span=span(interval(metrics, (*where, model)), 0, top),
                 is_best=model != ORACLE and models[model][COMPARED_BY] == best,
                 of_oracle=of_oracle(models, model, where),
             )
             for model in order
         ],
         metrics=names,
-        table=[
-            (label(m), [_interval(metrics, (*where, m), name) for name in names]) for m in order
-        ],
+        table=[(label(m), [interval(metrics, (*where, m), name) for name in names]) for m in order],
     )
 
 
@@ -139,7 +137,8 @@ def of_oracle(models: Mapping[str, Any], model: str, where: Sequence[str]) -> Fi
     )
 
 
-def _interval(metrics: Metrics, where: tuple[str, ...], metric: str) -> Interval:
+def interval(metrics: Metrics, where: tuple[str, ...], metric: str = COMPARED_BY) -> Interval:
+    """A metric of the model that stands at `where`, with its bounds."""
     found = at(metrics, where)
     low, high = found["ci95"][metric]
     return Interval(

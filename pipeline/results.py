@@ -3,14 +3,22 @@
     {"domains": {NAME: {"size_group", "users", "items", "interactions", "evaluated_users",
                         "models": {MODEL: {METRIC: mean, .., "ci95": {METRIC: [low, high]}}},
                         "deltas": {MODEL: {"against": MODEL, "ndcg@10": d, "ci95": [low, high],
-                                           "negative_transfer": bool}},
-                        "comparisons": {MODEL: {OTHER: {"ndcg@10": d, "ci95": [low, high]}}}}},
+                                           "negative_transfer": bool, "relative": d / other's,
+                                           "p": .., "p_holm": .., "effect_size": ..}},
+                        "comparisons": {MODEL: {OTHER: the same without "against" and marks}},
+                        "buckets": {GROUP: {BUCKET: {"users", "models", "deltas"}}}}},
      "groups": {"large" | "small" | "all": {MODEL: {METRIC: mean, .., "ci95": {..}}}},
      "group_deltas": {GROUP: the same as "deltas", over the group's domains},
+     "group_comparisons": {GROUP: the same as "comparisons"},
      "evaluation": the config, "config_hash": .., "data_fingerprint": ..}
 
 * `deltas` holds hydra_joint against hydra_single where both were run: the question of transfer.
   `comparisons` holds hydra_joint against every other model but the oracle.
+* `negative_transfer` marks a 95% interval below 0. `p` is of the same bootstrap, `p_holm` adjusted
+  over the domains (Holm), `effect_size` in standard deviations of the users' differences.
+* Of several training seeds, each user's figures are averaged first; "seeds" of a model then holds
+  NDCG@10 of each seed.
+* `buckets` splits the domain's users (buckets.py); NDCG@10 alone.
 * A group's figure is the mean over its domains, each counting the same. A model enters a group
   only if every domain of the group has it: averages over other domains could not be compared.
 * No times and no paths; floats have 6 significant digits, far below any interval's width, so
@@ -20,19 +28,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
+from pipeline.buckets import Buckets
 from pipeline.corpus import SizeGroup
+from pipeline.estimates import (
+    COMPARED_BY,
+    Estimates,
+    SeedRanks,
+    UserValues,
+    average,
+    estimate,
+    of_users,
+    user_values,
+)
 from pipeline.evaluation import EvaluationConfig
-from pipeline.metrics import Ranks, per_user
-from pipeline.model_names import JOINT, ORACLE, SINGLE, in_order
-from pipeline.statistics import Estimate, estimate_means, macro_average, named_seed
-
-COMPARED_BY = "ndcg@10"
+from pipeline.metrics import ndcg
+from pipeline.model_names import JOINT, ORACLE, SINGLE
+from pipeline.statistics import Estimate, holm, named_seed
 
 
 @dataclass(frozen=True)
@@ -45,49 +60,47 @@ class DomainFacts:
     interactions: int
 
 
-@dataclass(frozen=True)
-class _Estimates:
-    """Of one domain, or of one group of domains."""
-
-    figures: dict[tuple[str, str], Estimate]  # by (model, metric)
-    joint_minus: dict[str, Estimate]  # by the other model; NDCG@10
-
-
 def assemble(
-    ranks: Mapping[str, Mapping[str, Ranks]],
+    ranks: Mapping[str, SeedRanks],
     facts: Mapping[str, DomainFacts],
     config: EvaluationConfig,
     *,
+    buckets: Mapping[str, Buckets],
     config_hash: str,
     data_fingerprint: str,
 ) -> dict[str, Any]:
     """Build metrics.json's dict; equal inputs give equal dicts.
 
     Args:
-        ranks: domain -> model -> ranks of the same users in the same order.
+        ranks: domain -> model -> ranks of each training seed, of the same users in the same order.
         facts: domain -> its sizes and group.
         config: cut-offs, resamples and seed.
+        buckets: domain -> its users' buckets, in the order of the ranks.
         config_hash: of the whole run's config.
         data_fingerprint: of the corpus.
 
     Raises:
         ValueError: a domain without users or facts, or models ranked on other numbers of users.
     """
-    domains = {name: _estimate(name, models, config) for name, models in ranks.items()}
+    values = {name: user_values(name, models, config.ks) for name, models in ranks.items()}
+    domains = {name: _estimate(name, found, config) for name, found in values.items()}
     groups = {
-        group: _macro([domains[name] for name in names])
+        group: average([domains[name] for name in names])
         for group, names in _members({name: facts[name].size_group for name in ranks}).items()
     }
+    comparisons = _adjusted({name: _comparisons(domain) for name, domain in domains.items()})
     metrics = {
         "domains": {
             name: asdict(facts[name])
-            | {"evaluated_users": len(next(iter(ranks[name].values())))}
-            | {"models": _models(domain), "deltas": _deltas(domain)}
-            | {"comparisons": _comparisons(domain)}
+            | {"evaluated_users": _n_users(values[name])}
+            | {"models": _models(domain, ranks[name]), "deltas": _deltas(comparisons[name])}
+            | {"comparisons": {JOINT: comparisons[name]} if comparisons[name] else {}}
+            | {"buckets": _buckets(name, values[name], buckets.get(name, {}), config)}
             for name, domain in domains.items()
         },
-        "groups": {group: _models(estimates) for group, estimates in groups.items()},
-        "group_deltas": {group: _deltas(estimates) for group, estimates in groups.items()},
+        "groups": {group: _models(found) for group, found in groups.items()},
+        "group_deltas": {group: _deltas(_comparisons(found)) for group, found in groups.items()},
+        "group_comparisons": {group: _comparisons(found) for group, found in groups.items()},
         "evaluation": config.model_dump(mode="json", exclude={"block_mb"}),
         "config_hash": config_hash,
         "data_fingerprint": data_fingerprint,
@@ -112,51 +125,6 @@ def share_of_oracle(models: Mapping[str, Mapping[str, Any]], model: str) -> floa
     return float(models[model][COMPARED_BY] / ceiling)
 
 
-def _estimate(domain: str, models: Mapping[str, Ranks], config: EvaluationConfig) -> _Estimates:
-    """Every metric of every model, and the joint model's differences, from one bootstrap."""
-    counts = {model: len(ranks) for model, ranks in models.items()}
-    if len(set(counts.values())) != 1 or 0 in counts.values():
-        raise ValueError(
-            f"results of {domain}: the numbers of users ranked are {counts or 'absent'}; every "
-            "model must rank the same users, 1 or more"
-        )
-    figures = {
-        (model, metric): values
-        for model in in_order(models)
-        for metric, values in per_user(models[model], config.ks).items()
-    }
-    joint_minus = {
-        other: figures[JOINT, COMPARED_BY] - figures[other, COMPARED_BY]
-        for other in in_order(models)
-        if JOINT in models and other not in (JOINT, ORACLE)
-    }
-    table_nM = np.stack([*figures.values(), *joint_minus.values()], axis=1)
-    seed = named_seed(config.seed, domain)
-    estimates = estimate_means(table_nM, config.bootstrap_resamples, seed)
-    return _Estimates(
-        dict(zip(figures, estimates[: len(figures)], strict=True)),
-        dict(zip(joint_minus, estimates[len(figures) :], strict=True)),
-    )
-
-
-def _macro(domains: Sequence[_Estimates]) -> _Estimates:
-    """Average over the domains what all of them have."""
-    figures = [domain.figures for domain in domains]
-    joint_minus = [domain.joint_minus for domain in domains]
-    return _Estimates(
-        {
-            key: macro_average([each[key] for each in figures])
-            for key in figures[0]
-            if all(key in each for each in figures)
-        },
-        {
-            other: macro_average([each[other] for each in joint_minus])
-            for other in joint_minus[0]
-            if all(other in each for each in joint_minus)
-        },
-    )
-
-
 def _members(size_group: Mapping[str, SizeGroup]) -> dict[str, list[str]]:
     """Domains of each group that has any."""
     groups: dict[str, list[str]] = {"large": [], "small": [], "all": list(size_group)}
@@ -165,35 +133,86 @@ def _members(size_group: Mapping[str, SizeGroup]) -> dict[str, list[str]]:
     return {group: names for group, names in groups.items() if names}
 
 
-def _models(estimates: _Estimates) -> dict[str, Any]:
+def _estimate(name: str, values: UserValues, config: EvaluationConfig) -> Estimates:
+    return estimate(values, config.bootstrap_resamples, named_seed(config.seed, name))
+
+
+def _n_users(values: UserValues) -> int:
+    return len(next(iter(values.values())))
+
+
+def _models(estimates: Estimates, ranks: SeedRanks | None = None) -> dict[str, Any]:
     models: dict[str, Any] = {}
-    for (model, metric), estimate in estimates.figures.items():
+    for (model, metric), found in estimates.figures.items():
         figures = models.setdefault(model, {"ci95": {}})
-        figures[metric] = estimate.mean
-        figures["ci95"][metric] = _bounds(estimate)
+        figures[metric] = found.mean
+        figures["ci95"][metric] = _bounds(found)
+    for model, seeds in (ranks or {}).items():
+        if len(seeds) > 1:
+            models[model]["seeds"] = [float(ndcg(one, 10).mean()) for one in seeds]
     return models
 
 
-def _deltas(estimates: _Estimates) -> dict[str, Any]:
-    if SINGLE not in estimates.joint_minus:
-        return {}
-    delta = estimates.joint_minus[SINGLE]
+def _comparisons(estimates: Estimates) -> dict[str, dict[str, Any]]:
+    """The joint model minus each other, by the other."""
     return {
-        JOINT: {
-            "against": SINGLE,
-            COMPARED_BY: delta.mean,
-            "ci95": _bounds(delta),
-            "negative_transfer": delta.is_below_zero,
-        }
+        other: _difference(found, estimates.figures[other, COMPARED_BY].mean)
+        | ({"effect_size": estimates.effect_sizes[other]} if estimates.effect_sizes else {})
+        for other, found in estimates.joint_minus.items()
     }
 
 
-def _comparisons(estimates: _Estimates) -> dict[str, Any]:
-    compared = {
-        other: {COMPARED_BY: delta.mean, "ci95": _bounds(delta)}
-        for other, delta in estimates.joint_minus.items()
+def _difference(found: Estimate, base: float) -> dict[str, Any]:
+    relative = found.mean / base if base else None
+    return {
+        COMPARED_BY: found.mean,
+        "ci95": _bounds(found),
+        "relative": relative,
+        "p": found.p_value,
     }
-    return {JOINT: compared} if compared else {}
+
+
+def _adjusted(domains: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same comparisons with `p_holm`: one question a domain, for each other model."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in domains}
+    for other in {other for comparisons in domains.values() for other in comparisons}:
+        asked = {name: each[other]["p"] for name, each in domains.items() if other in each}
+        for name, p_holm in holm(asked).items():
+            found[name][other] = domains[name][other] | {"p_holm": p_holm}
+    return found
+
+
+def _deltas(comparisons: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The question of transfer: joint against trained alone, where both were run."""
+    if SINGLE not in comparisons:
+        return {}
+    delta = comparisons[SINGLE]
+    marks = {"against": SINGLE, "negative_transfer": delta["ci95"][1] < 0}
+    return {JOINT: {**delta, **marks}}
+
+
+def _marked(comparisons: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The same for a bucket: with its interval alone, since so many questions are not tested."""
+    left_out = ("relative", "p", "effect_size")
+    return {
+        model: {name: value for name, value in delta.items() if name not in left_out}
+        for model, delta in _deltas(comparisons).items()
+    }
+
+
+def _buckets(
+    name: str, values: UserValues, groups: Buckets, config: EvaluationConfig
+) -> dict[str, Any]:
+    """NDCG@10 of the users of each bucket; a bucket without users has no figures."""
+    found: dict[str, Any] = {}
+    for group, members in groups.items():
+        for bucket, chosen in members.items():
+            figures: dict[str, Any] = {"users": int(chosen.sum()), "models": {}, "deltas": {}}
+            if chosen.any():
+                one = _estimate(f"{name}/{group}/{bucket}", of_users(values, chosen), config)
+                figures |= {"models": _models(one), "deltas": _marked(_comparisons(one))}
+            found.setdefault(group, {})[bucket] = figures
+    return found
 
 
 def _bounds(estimate: Estimate) -> list[float]:

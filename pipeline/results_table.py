@@ -10,8 +10,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.estimates import COMPARED_BY
 from pipeline.model_names import JOINT, ORACLE, in_order, label
-from pipeline.results import COMPARED_BY, share_of_oracle
+from pipeline.results import share_of_oracle
 
 _WIDTH = 80
 _FIGURE = 7  # "0.1234" and a blank

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.estimates import COMPARED_BY
 from pipeline.metrics import Ranks, ndcg
 from pipeline.model_names import in_order
 from pipeline.paths import project_root, resolve
 from pipeline.ranks_file import load_ranks
 from pipeline.report_files import RunFiles
 from pipeline.report_order import by_size
-from pipeline.results import COMPARED_BY
 from pipeline.statistics import Estimate, Interval, macro_average, named_seed, paired_difference
 
 _CUT_OFF = 10

@@ -12,7 +12,7 @@ Legend: n users, M columns (metrics, models or differences), R resamples.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +63,19 @@ class Estimate:
     def is_above_zero(self) -> bool:
         """Whether the whole interval is above 0."""
         return self.interval.low > 0
+
+    @property
+    def p_value(self) -> float:
+        """How often chance alone would put a true 0 so far out, on either side.
+
+        Twice the share of resampled averages on the other side of 0, counting one more than
+        there are: R resamples cannot show less than 2 / (R + 1).
+
+        >>> Estimate(0.1, np.array([0.05, 0.1, 0.15])).p_value
+        0.5
+        """
+        other_side = min(int((self.resampled <= 0).sum()), int((self.resampled >= 0).sum()))
+        return min(1.0, 2 * (1 + other_side) / (1 + len(self.resampled)))
 
 
 def named_seed(seed: int, name: str) -> list[int]:
@@ -145,6 +158,36 @@ def paired_difference(
             "the same users in the same order"
         )
     return estimate_means((a_n - b_n)[:, None], resamples, seed)[0]
+
+
+def effect_size(difference_n: Float64s) -> float:
+    """Mean of paired differences over their standard deviation (Cohen's d for paired samples).
+
+    How large a difference is beside how much it varies from user to user, whatever the number of
+    users. 0 where nobody differs.
+
+    >>> effect_size(np.array([0.0, 1.0, 2.0]))
+    1.0
+    """
+    deviation = difference_n.std(ddof=1) if len(difference_n) > 1 else 0.0
+    return float(difference_n.mean() / deviation) if deviation > 0 else 0.0
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p-values of several questions, adjusted so that a false "yes" to any is as rare as asked.
+
+    Holm's step-down procedure: the smallest is multiplied by the number of questions, the next by
+    one less, and none may come out below the one before it.
+
+    >>> holm({"books": 0.01, "toys": 0.04, "games": 0.03})
+    {'books': 0.03, 'games': 0.06, 'toys': 0.06}
+    """
+    adjusted: dict[str, float] = {}
+    largest = 0.0
+    for place, name in enumerate(sorted(p_values, key=lambda name: (p_values[name], name))):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[name]))
+        adjusted[name] = largest
+    return adjusted
 
 
 def macro_average(domains: Sequence[Estimate]) -> Estimate:

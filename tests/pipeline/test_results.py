@@ -26,7 +26,8 @@ def facts(group: str, interactions: int = 1000) -> DomainFacts:
 
 def run(domains: dict[str, dict[str, Ranks]], groups: dict[str, str] | None = None) -> dict:
     sizes = {name: facts((groups or {}).get(name, "large")) for name in domains}
-    return assemble(domains, sizes, CONFIG, config_hash="c", data_fingerprint="d")
+    ranks = {name: {m: [found] for m, found in models.items()} for name, models in domains.items()}
+    return assemble(ranks, sizes, CONFIG, buckets={}, config_hash="c", data_fingerprint="d")
 
 
 @pytest.fixture
@@ -74,6 +75,71 @@ def test_deltas_are_paired_and_mark_negative_transfer(two_domains):
     }
 
 
+def drop_holm(found: dict) -> None:
+    found.pop("p_holm", None)
+    for value in found.values():
+        if isinstance(value, dict):
+            drop_holm(value)
+
+
+def test_differences_have_size_and_significance(two_domains):
+    metrics = run(two_domains)
+    toys = two_domains["toys"]
+    lost = ndcg(toys["hydra_joint"], 10) - ndcg(toys["hydra_single"], 10)
+    loss = metrics["domains"]["toys"]["deltas"]["hydra_joint"]
+    single = metrics["domains"]["toys"]["models"]["hydra_single"]["ndcg@10"]
+    assert loss["relative"] == pytest.approx(lost.mean() / single, rel=1e-4)
+    assert loss["effect_size"] == pytest.approx(lost.mean() / lost.std(ddof=1), rel=1e-4)
+    assert loss["p"] == pytest.approx(2 / 201, rel=1e-4)  # of 200 resamples none is on 0's side
+    assert loss["p_holm"] == pytest.approx(4 / 201, rel=1e-4)  # two domains are asked about
+    whole = metrics["group_deltas"]["all"]["hydra_joint"]
+    assert "p" in whole
+    assert "p_holm" not in whole
+    assert metrics["group_comparisons"]["all"]["sasrec"]["ndcg@10"] == pytest.approx(
+        metrics["groups"]["all"]["hydra_joint"]["ndcg@10"]
+        - metrics["groups"]["all"]["sasrec"]["ndcg@10"],
+        abs=1e-6,
+    )
+
+
+def test_seeds_are_averaged_user_by_user():
+    seeds = {"hydra_joint": [ranks_of(9, seed=s) for s in range(3)], "sasrec": [ranks_of(30)]}
+    metrics = assemble(
+        {"books": seeds}, {"books": facts("large")}, CONFIG,
+        buckets={}, config_hash="c", data_fingerprint="d",
+    )  # fmt: skip
+    models = metrics["domains"]["books"]["models"]
+    by_seed = [from_ranks(ranks, CONFIG.ks)["ndcg@10"] for ranks in seeds["hydra_joint"]]
+    assert models["hydra_joint"]["seeds"] == pytest.approx(by_seed, rel=1e-5)
+    assert models["hydra_joint"]["ndcg@10"] == pytest.approx(np.mean(by_seed), rel=1e-5)
+    assert "seeds" not in models["sasrec"]
+    users = np.mean([ndcg(ranks, 10) for ranks in seeds["hydra_joint"]], axis=0)
+    expected = paired_difference(users, ndcg(seeds["sasrec"][0], 10), 200, named_seed(3, "books"))
+    found = metrics["domains"]["books"]["comparisons"]["hydra_joint"]["sasrec"]
+    bounds = [expected.interval.low, expected.interval.high]
+    assert found["ci95"] == pytest.approx(bounds, rel=1e-5)
+
+
+def test_buckets_are_the_same_figures_of_some_users(two_domains):
+    rows = np.arange(60) % 3 == 0
+    groups = {"item": {"cold": rows, "tail": ~rows, "head": np.zeros(60, dtype=bool)}}
+    ranks = {m: [found] for m, found in two_domains["toys"].items()}
+    metrics = assemble(
+        {"toys": ranks}, {"toys": facts("small")}, CONFIG,
+        buckets={"toys": groups}, config_hash="c", data_fingerprint="d",
+    )  # fmt: skip
+    item = metrics["domains"]["toys"]["buckets"]["item"]
+    assert [item[name]["users"] for name in ("cold", "tail", "head")] == [20, 40, 0]
+    assert item["head"]["models"] == item["head"]["deltas"] == {}
+    sasrec = ndcg(two_domains["toys"]["sasrec"], 10)
+    assert item["cold"]["models"]["sasrec"]["ndcg@10"] == pytest.approx(
+        sasrec[rows].mean(), rel=1e-5
+    )
+    whole = metrics["domains"]["toys"]["deltas"]["hydra_joint"]["ndcg@10"]
+    parts = [item[name]["deltas"]["hydra_joint"]["ndcg@10"] for name in ("cold", "tail")]
+    assert (20 * parts[0] + 40 * parts[1]) / 60 == pytest.approx(whole, rel=1e-4)
+
+
 def test_groups_are_means_over_domains(two_domains):
     metrics = run(two_domains, {"books": "large", "toys": "small"})
     books, toys = (metrics["domains"][name]["models"]["sasrec"] for name in ("books", "toys"))
@@ -95,6 +161,9 @@ def test_a_model_absent_from_one_domain_enters_no_average_over_it(two_domains):
 
 def test_another_domain_changes_nothing_in_the_first(two_domains):
     both, alone = run(two_domains), run({"books": two_domains["books"]})
+    for metrics in (both, alone):  # p_holm is a matter of how many domains are asked about
+        for differences in ("deltas", "comparisons"):
+            drop_holm(metrics["domains"]["books"][differences])
     assert to_json(both["domains"]["books"]) == to_json(alone["domains"]["books"])
     assert set(alone["groups"]) == {"large", "all"}
 

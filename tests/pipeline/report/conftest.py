@@ -72,7 +72,7 @@ def build(domains=DOMAINS[:5], models=ASKED, item_llm=True, users=900) -> RunFil
     mean = sum(interactions.values()) / len(interactions)
     groups = {n: "large" if count >= mean else "small" for n, count in interactions.items()}
     ranks = {
-        name: {model: drawn(model, place, users // (place + 1)) for model in models}
+        name: {model: [drawn(model, place, users // (place + 1))] for model in models}
         for place, name in enumerate(domains)
     }
     facts = {
@@ -83,6 +83,7 @@ def build(domains=DOMAINS[:5], models=ASKED, item_llm=True, users=900) -> RunFil
         ranks,
         facts,
         EvaluationConfig(bootstrap_resamples=300),
+        buckets={name: bucketed(users // (place + 1)) for place, name in enumerate(domains)},
         config_hash="4f1c" * 16,
         data_fingerprint="90ab" * 16,
     )
@@ -93,6 +94,16 @@ def build(domains=DOMAINS[:5], models=ASKED, item_llm=True, users=900) -> RunFil
         data=data_facts(domains, interactions, groups),
         examples=examples(domains, models, item_llm),
     )
+
+
+def bucketed(users: int) -> dict[str, dict[str, Any]]:
+    """Every third user has a cold target, and nobody a history of more than 50."""
+    place = np.arange(users)
+    short = place % 2 == 0
+    return {
+        "history": {"1-5": short, "6-20": ~short, "51+": np.zeros(users, dtype=bool)},
+        "item": {"cold": place % 3 == 0, "tail": place % 3 == 1, "head": place % 3 == 2},
+    }
 
 
 def examples(domains, models, item_llm) -> dict[str, Any]:

@@ -33,7 +33,7 @@ FIGURES = """
 UNMARKED = r"""
 ["header.top dl", "#results", "#transfer"].map(place => {
   const copy = document.querySelector(place).cloneNode(true);
-  copy.querySelectorAll("[data-figure]").forEach(e => e.remove());
+  copy.querySelectorAll("[data-figure], pre.copy").forEach(e => e.remove());
   return copy.textContent.match(/\d\.\d{4}/g) || [];
 }).flat()
 """
@@ -127,17 +127,17 @@ def test_every_figure_is_that_of_metrics_json_and_none_is_left_out(pages, browse
     path, files = pages[case]
     browser.open(path, 1280)
     source = dict(leaves(files.metrics))
-    steps = {"plain": 1e-4, "signed": 1e-4, "count": 1, "share": 1, "times": 0.1}
+    steps = {"plain": 1e-4, "signed": 1e-4, "count": 1, "share": 1, "change": 0.1, "times": 0.1}
     shown = set()
     for pointer, over, kind, text in browser.ask(FIGURES):
         value = source[pointer] / (source[over] if over else 1)
-        value *= 100 if kind == "share" else 1
+        value *= 100 if kind in ("share", "change") else 1
         assert number(text) == pytest.approx(value, abs=0.5001 * steps[kind]), (pointer, text)
         shown.add(pointer)
     wanted = {
         pointer
         for pointer in source
-        if re.match(r"/(domains|groups|group_deltas)/", pointer)
+        if re.match(r"/(domains|groups|group_deltas|group_comparisons)/", pointer)
         # Of a single domain, the groups are the domain again.
         and (len(files.metrics["domains"]) > 1 or pointer.startswith("/domains/"))
         and not group_of_one(files.metrics, pointer)
@@ -150,7 +150,7 @@ def group_of_one(metrics: dict[str, Any], pointer: str) -> bool:
     """A group of one domain has no difference of its own in the plot."""
     groups = [domain["size_group"] for domain in metrics["domains"].values()]
     return any(
-        pointer.startswith(f"/group_deltas/{group}/")
+        pointer.startswith((f"/group_deltas/{group}/", f"/group_comparisons/{group}/"))
         for group in ("large", "small")
         if groups.count(group) == 1
     )
