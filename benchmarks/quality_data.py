@@ -120,7 +120,7 @@ class RaceData:
             "users": self.corpus.n_users,
             "items": domain.n_items,
             "interactions": self.corpus.n_events,
-            "split": self.run.split.model_dump(mode="json"),
+            "split": self.run.split.recipe(),
             "mask_seen": self.run.evaluation.mask_seen,
         }
 

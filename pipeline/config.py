@@ -155,6 +155,9 @@ class RunConfig(BaseModel):
 
     name: str = Field("run", description="the run's name, and its folder below runs/")
     seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
+    data_seed: int | None = Field(
+        None, ge=0, description="seed of the choice of users under max_users; null: seed"
+    )
     store: str = Field(
         "runs/.store", description="folder of finished outputs, shared by runs; ~ is the home"
     )
@@ -224,9 +227,17 @@ class RunConfig(BaseModel):
         for name in self.large_domains or ():
             if name not in names:
                 raise ValueError(f"large_domains names {name!r}; {did_you_mean(name, names)}")
+        for name in self.split.train_people:
+            if name not in names:
+                raise ValueError(f"split.train_people names {name!r}; {did_you_mean(name, names)}")
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"models lists a model twice: {', '.join(self.models)}")
         return self
+
+    @property
+    def sampling_seed(self) -> int:
+        """Of the choice of users where a source has more than `max_users`."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     def results_hash(self) -> str:
         """SHA-256 (hex) of what decides metrics.json: not names, folders, workers or trackers."""

@@ -18,7 +18,8 @@ Ints = NDArray[np.int64]
 Roles = NDArray[np.int8]
 HeldOutRole = Literal["validation", "test"]
 
-TRAIN, VALIDATION, TEST = 0, 1, 2
+# KNOWN events stand in histories and are never learned from: of cold items, of people left out.
+TRAIN, VALIDATION, TEST, KNOWN = 0, 1, 2, 3
 ROLE_NUMBERS: dict[HeldOutRole, int] = {"validation": VALIDATION, "test": TEST}
 
 
@@ -121,7 +122,7 @@ def evaluation_cases(
     Only people who have an event of the domain in their history are asked (with strict and refit
     that is everybody), so that the cases are the same whatever else the history may hold.
 
-    The history holds the person's events before the target that are not held out; a test case
+    The history holds the person's events before the target that train or are KNOWN; a test case
     may see its own domain's validation events, but no other domain's. (Rows without times hold
     one domain alone, so no other's events can come in there.) Under kind `time` later events of
     the same role are neither targets nor history.
@@ -139,7 +140,7 @@ def evaluation_cases(
         ValueError: the domain is not in the corpus, or nobody can be asked.
     """
     own = corpus.event_domains == corpus.domain_number(domain)
-    known = roles == TRAIN
+    known = (roles == TRAIN) | (roles == KNOWN)
     if role == "test":
         known |= own & (roles == VALIDATION)
     targets = _answerable(corpus, known & own, own & (roles == ROLE_NUMBERS[role]))

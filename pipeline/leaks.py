@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.corpus import Corpus
 from pipeline.histories import (
+    KNOWN,
     ROLE_NUMBERS,
     TRAIN,
     VALIDATION,
@@ -55,9 +56,10 @@ def check_no_leak(
 
 
 def _check_order_of_roles(corpus: Corpus, roles: Roles) -> None:
-    """Within one (user, domain): train, then validation, then test."""
+    """Within one (user, domain): train, then validation, then test; KNOWN may stand anywhere."""
     group = corpus.event_users * np.int64(len(corpus.domains)) + corpus.event_domains
     order = np.argsort(group, kind="stable")
+    order = order[roles[order] != KNOWN]
     same = group[order][1:] == group[order][:-1]
     back = same & (roles[order][1:] < roles[order][:-1])
     if back.any():
@@ -72,7 +74,7 @@ def _check_cases(corpus: Corpus, roles: Roles, cases: EvaluationCases) -> None:
     # When each row's target comes; the others' never, so that nothing of theirs is allowed.
     moment = np.full(corpus.n_users, -1, dtype=np.int64)
     moment[cases.users] = at
-    known = (roles == TRAIN) | (own & (roles == VALIDATION) & (role == "test"))
+    known = (roles == TRAIN) | (roles == KNOWN) | (own & (roles == VALIDATION) & (role == "test"))
     early = np.arange(corpus.n_events) < moment[corpus.event_users]
     allowed = np.flatnonzero(known & early)
     allowed_keys = _keys(corpus, corpus.event_users[allowed], corpus.items[allowed])

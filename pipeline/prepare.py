@@ -70,7 +70,7 @@ def _domain(
         context.progress.update(number, len(config.domains), "domains", f"{domain.name}: {what}")
 
     quarantine = context.output / QUARANTINE
-    built = build_domain(domain, data_root, quarantine, work, seed=config.seed, tell=tell)
+    built = build_domain(domain, data_root, quarantine, work, seed=config.sampling_seed, tell=tell)
     if has_oracle(domain.source):
         (context.output / ORACLE).mkdir(exist_ok=True)
         oracle = simulated_oracle(domain.source)

@@ -107,7 +107,7 @@ class RecipeBuilder:
         recipe = {
             "domains": [domain.model_dump(mode="json") for domain in config.domains],
             "sources": prepare.source_fingerprints(config, root),
-            "seed": config.seed,  # of the choice of users under max_users
+            "seed": config.sampling_seed,  # of the choice of users under max_users
         }
         return Stage("corpus", recipe, make)
 
@@ -125,7 +125,7 @@ class RecipeBuilder:
             "item_llm": config.item_llm.model_dump(mode="json", exclude={"adapter"}),
             "base": self.base_sha256(config.item_llm),
             "pairs": config.pairs.model_dump(mode="json"),
-            "split": config.split.model_dump(mode="json", exclude={"max_history"}),
+            "split": {k: v for k, v in config.split.recipe().items() if k != "max_history"},
             "seed": config.seed,
         }
         return Stage("item_llm", recipe, make, (corpus,), slots=config.compute.workers)
@@ -164,7 +164,9 @@ class RecipeBuilder:
             self._add_trained(model, None, corpus, vectors)
         else:
             for domain in self.config.domains:
-                self._add_trained(model, domain.name, corpus, vectors)
+                # Of a new domain, nobody's events are there to train on it alone.
+                if self.config.split.people_of(domain.name) > 0:
+                    self._add_trained(model, domain.name, corpus, vectors)
 
     def _add_trained(
         self, model: ModelName, domain: str | None, corpus: Stage, vectors: Mapping[str, Stage]
@@ -185,7 +187,7 @@ class RecipeBuilder:
         recipe = {
             "model": model,
             "domains": domains,
-            "split": config.split.model_dump(mode="json"),
+            "split": config.split.recipe(),
             "mask_seen": config.evaluation.mask_seen,
         }
         stage = Stage(f"rank.{model}", recipe, make, (corpus,), version=RANKS)

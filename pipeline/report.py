@@ -49,6 +49,7 @@ def render(files: RunFiles) -> str:
         refused=report_data.refused(metrics, data),
         shared_users=sorted(pair for pair in (data.get("shared_users") or {}).items() if pair[1]),
         models=report_stages.model_rows(metrics, run),
+        seeds=report_formats.listed([str(seed) for seed in run.get("seeds", ())]),
         has_oracle=any(ORACLE in domain["models"] for domain in metrics["domains"].values()),
         group_panels=report_results.group_panels(metrics),
         domain_panels=report_results.domain_panels(metrics),

@@ -57,6 +57,7 @@ class Panel:
     bars: Sequence[Bar]
     metrics: Sequence[str]
     table: Sequence[tuple[str, Sequence[Interval]]]
+    seeds: Sequence[Sequence[Figure]]  # NDCG@10 of each training seed, a model a row; none of one
 
 
 def group_panels(metrics: Metrics) -> list[Panel]:
@@ -121,7 +122,13 @@ def _panel(
         ],
         metrics=names,
         table=[(label(m), [interval(metrics, (*where, m), name) for name in names]) for m in order],
+        seeds=[_seeds(models[model], (*where, model)) for model in order],
     )
+
+
+def _seeds(figures: Mapping[str, Any], where: Sequence[str]) -> list[Figure]:
+    found = enumerate(figures.get("seeds", ()))
+    return [Figure(value, pointer(*where, "seeds", place)) for place, value in found]
 
 
 def of_oracle(models: Mapping[str, Any], model: str, where: Sequence[str]) -> Figure | None:

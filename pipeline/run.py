@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,8 @@ from pipeline.tracking.tracking import Tracking
 from pipeline.workers.cluster import connected
 
 _LOCK = ".lock"
+
+OnFinished = Callable[[StageResult], None]
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,19 @@ class RunOutcome:
     stages: dict[str, StageResult]
 
 
-def execute(config: RunConfig, run_dir: Path | None, progress: Progress) -> RunOutcome:
+def execute(
+    config: RunConfig,
+    run_dir: Path | None,
+    progress: Progress,
+    on_finished: OnFinished | None = None,
+) -> RunOutcome:
     """Run all stages that are not finished yet and write the run's folder.
 
     Args:
         config: what to run.
         run_dir: the run's folder; None: runs/NAME in the project.
         progress: where to say how far it is.
+        on_finished: told of each stage as its output is there, in the stage's own thread.
 
     Raises:
         ValueError: something for the user to mend: one clear sentence.
@@ -76,7 +85,7 @@ def execute(config: RunConfig, run_dir: Path | None, progress: Progress) -> RunO
         progress.running(),
         tracking.following(tracked_run(config, folder.path)),
     ):
-        stages, card = _run_stages(config, recipe, store, progress)
+        stages, card = _run_stages(config, recipe, store, progress, on_finished)
         files = gather(recipe, stages, card)
         tell_results(tracking, files)
         files.write(folder.path, report.render(files))
@@ -90,12 +99,16 @@ def places(config: RunConfig, run_dir: Path | None) -> tuple[RunStore, RunFolder
 
 
 def _run_stages(
-    config: RunConfig, recipe: Recipe, store: RunStore, progress: Progress
+    config: RunConfig,
+    recipe: Recipe,
+    store: RunStore,
+    progress: Progress,
+    on_finished: OnFinished | None,
 ) -> tuple[dict[str, StageResult], dict[str, Any]]:
     """Run what is not finished; returns the stages' results and the run card."""
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     progress.expect([stage.name for stage in in_order(recipe.targets)])
-    runner = Runner(store, progress, slots=config.compute.workers)
+    runner = Runner(store, progress, slots=config.compute.workers, on_finished=on_finished)
     # The data before Ray: what is wrong with them is said at once.
     runner.run([recipe.corpus])
     with connected(config.compute):

@@ -5,7 +5,7 @@ All names of this stage can be imported from here; histories.py and leaks.py hol
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.corpus import Corpus
 from pipeline.histories import (
+    KNOWN,
     TEST,
     TRAIN,
     VALIDATION,
@@ -23,8 +24,10 @@ from pipeline.histories import (
     training_histories,
 )
 from pipeline.leaks import LeakError, check_no_leak
+from pipeline.stable_hash import hash_text, hash_texts, mixed
 
 __all__ = [
+    "KNOWN",
     "TEST",
     "TRAIN",
     "VALIDATION",
@@ -41,6 +44,9 @@ __all__ = [
 
 # A person with fewer events in a domain has none held out there, so that one is left to train.
 FEWEST_EVENTS = 3
+
+# Fields that came later; what is empty or 0 does nothing.
+_LATER = ("cold_items", "train_people")
 
 SplitKind = Literal["strict", "refit", "time"]
 
@@ -66,6 +72,24 @@ class SplitConfig(BaseModel):
         None, description="kind time: events from this unix second on are held out for test"
     )
 
+    cold_items: float = Field(
+        0.0, ge=0, lt=1,
+        description="share of each domain's items, chosen by a hash, that are never learned from: "
+        "they stand in histories and among the candidates, known by their text alone",
+    )  # fmt: skip
+    train_people: dict[str, float] = Field(
+        default_factory=dict,
+        description="by domain: share of its people, chosen by a hash, whose events are learned "
+        "from; a smaller share is part of a larger, the others are only tested. 0: a new domain",
+    )
+
+    @model_validator(mode="after")
+    def _shares_are_shares(self) -> SplitConfig:
+        for name, share in self.train_people.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"train_people.{name}: got {share}, expected 0 to 1")
+        return self
+
     @model_validator(mode="after")
     def _cut_offs_belong_to_time(self) -> SplitConfig:
         cuts = (self.validation_from, self.test_from)
@@ -81,21 +105,43 @@ class SplitConfig(BaseModel):
             )
         return self
 
+    def people_of(self, domain: str) -> float:
+        """The share of the domain's people whose events are learned from."""
+        return self.train_people.get(domain, 1.0)
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the roles and the histories, as keys of outputs are hashed from it.
+
+        What was added later is left out where it does nothing, so that older outputs stay good.
+        """
+        fields = self.model_dump(mode="json")
+        return {name: value for name, value in fields.items() if name not in _LATER or value}
+
 
 def assign_roles(corpus: Corpus, split: SplitConfig) -> NDArray[np.int8]:
-    """TRAIN, VALIDATION or TEST for each event, int8 [E], by (user, domain).
+    """TRAIN, VALIDATION, TEST or KNOWN for each event, int8 [E], by (user, domain).
 
     strict: the last event is test, the one before it validation.
     refit: the last event is test, all others train.
     time: events from test_from on are test, those from validation_from on validation.
     In strict and refit a person with fewer than 3 events in a domain only trains there. In time
     nobody's held-out event trains; who has no event before the cut-off is never asked.
+    Training and validation events of cold items, and of people left out, are KNOWN instead.
 
     Raises:
-        ValueError: kind `time` and a domain without times.
+        ValueError: kind `time` and a domain without times, or train_people of an unknown domain.
     """
-    if split.kind == "time":
-        return _roles_by_time(corpus, split)
+    roles = (
+        _roles_by_time(corpus, split) if split.kind == "time" else _roles_by_place(corpus, split)
+    )
+    never = _of_cold_items(corpus, split.cold_items)
+    for domain, share in split.train_people.items():
+        never |= _of_people_left_out(corpus, domain, share)
+    roles[never & (roles != TEST)] = KNOWN
+    return roles
+
+
+def _roles_by_place(corpus: Corpus, split: SplitConfig) -> NDArray[np.int8]:
     from_last, length = _places_from_last(corpus)
     held_out = length >= FEWEST_EVENTS
     roles = np.full(corpus.n_events, TRAIN, dtype=np.int8)
@@ -114,6 +160,32 @@ def _roles_by_time(corpus: Corpus, split: SplitConfig) -> NDArray[np.int8]:
             )
     cut_offs = np.array([split.validation_from, split.test_from], dtype=np.int64)
     return np.searchsorted(cut_offs, corpus.timestamps, side="right").astype(np.int8)
+
+
+def _of_cold_items(corpus: Corpus, share: float) -> NDArray[np.bool_]:
+    """Whether each event is of an item that is never learned from, bool [E]."""
+    cold_I = np.zeros(corpus.n_items, dtype=bool)
+    for domain in corpus.domains if share else ():
+        mine = slice(domain.first_item, domain.first_item + domain.n_items)
+        ids = hash_texts(corpus.item_ids[item] for item in range(mine.start, mine.stop))
+        cold_I[mine] = _is_below(mixed(hash_text(domain.name), hash_text("cold"), ids), share)
+    return cold_I[corpus.items]
+
+
+def _of_people_left_out(corpus: Corpus, domain: str, share: float) -> NDArray[np.bool_]:
+    """Whether each event is of a person whose events of this domain are not learned from."""
+    own = corpus.event_domains == corpus.domain_number(domain)
+    people = np.unique(corpus.event_users[own])
+    keys = hash_texts(corpus.user_keys[int(person)] for person in people)
+    learned = _is_below(mixed(hash_text(domain), hash_text("people"), keys), share)
+    left_out_U = np.zeros(corpus.n_users, dtype=bool)
+    left_out_U[people[~learned]] = True
+    return own & left_out_U[corpus.event_users]
+
+
+def _is_below(hashes: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
+    """Whether hashes fall into the first `share` of their range: a smaller share is a part."""
+    return hashes.astype(np.float64) < share * 2.0**64 if share < 1 else np.ones(len(hashes), bool)
 
 
 def _places_from_last(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

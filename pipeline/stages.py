@@ -100,8 +100,16 @@ class InterruptedStageError(RuntimeError):
 class Runner:
     """Runs stages in the order of their inputs, as many at a time as there are slots."""
 
-    def __init__(self, store: RunStore, progress: Progress, *, slots: int) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        progress: Progress,
+        *,
+        slots: int,
+        on_finished: Callable[[StageResult], None] | None = None,
+    ) -> None:
         self.store, self.progress, self.slots = store, progress, slots
+        self._on_finished = on_finished
         self._done: dict[str, StageResult] = {}
         self._interrupted = threading.Event()
 
@@ -177,6 +185,8 @@ class Runner:
                 stage.name, status, seconds, artifact, artifact.recipe.get("made", {})
             )
             progress.log(_cost(result))
+        if self._on_finished is not None:
+            self._on_finished(result)
         return result
 
     def _finished(self, stage: Stage) -> Artifact | None:

@@ -89,7 +89,7 @@ class UserModelTask(BaseModel):
             "model": self.model,
             "domain": self.domain,
             "interleaved": self.interleaved,
-            "split": self.split.model_dump(mode="json"),
+            "split": self.split.recipe(),
             "architecture": architecture,
             "training": self.training.model_dump(mode="json", exclude={"checkpoint_steps"}),
             "mask_seen": self.evaluation.mask_seen,

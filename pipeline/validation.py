@@ -26,19 +26,21 @@ class Validation:
     def __init__(self, data: TaskData, workers: Workers) -> None:
         self._data, self._workers = data, workers
         self.by_domain: dict[str, float] = {}
-        self.cases = [data.cases(domain, "validation") for domain in data.domains]
+        # Nobody of a new domain (train_people: 0) is looked at before the test.
+        self._domains = [d for d in data.domains if data.task.split.people_of(d.name) > 0]
+        self.cases = [data.cases(domain, "validation") for domain in self._domains]
         self._shares = [_share(cases, data.task, workers) for cases in self.cases]
 
     def __call__(self, model: Recommender) -> float:
         """The figure of `model` as it is now; every worker has to ask."""
         sums_D2 = torch.zeros(len(self._shares), 2, dtype=torch.float64)
-        for row, (domain, cases) in enumerate(zip(self._data.domains, self._shares, strict=True)):
+        for row, (domain, cases) in enumerate(zip(self._domains, self._shares, strict=True)):
             if len(cases.targets):
                 gains = ndcg(self._data.rank(model, domain, cases), _CHOSEN_BY_K)
                 sums_D2[row] = torch.tensor([gains.sum(), len(gains)])
         if self._workers.size > 1:
             dist.all_reduce(sums_D2)
-        pairs = zip(self._data.domains, sums_D2.tolist(), strict=True)
+        pairs = zip(self._domains, sums_D2.tolist(), strict=True)
         self.by_domain = {domain.name: total / n for domain, (total, n) in pairs if n}
         with_targets = sums_D2[sums_D2[:, 1] > 0]
         return float((with_targets[:, 0] / with_targets[:, 1]).mean())

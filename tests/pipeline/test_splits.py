@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.splits import (
+    KNOWN,
     TEST,
     TRAIN,
     VALIDATION,
@@ -24,7 +25,8 @@ events = st.lists(
 )
 splits = st.sampled_from(
     [SplitConfig(), SplitConfig(kind="refit"),
-     SplitConfig(kind="time", validation_from=4, test_from=7)]
+     SplitConfig(kind="time", validation_from=4, test_from=7),
+     SplitConfig(cold_items=0.4), SplitConfig(train_people={"a": 0.5}, cold_items=0.2)]
 )  # fmt: skip
 A = [
     ("u", "a1", 10),
@@ -61,7 +63,9 @@ def cases_by_hand(corpus, roles, domain, role, max_history, own_domain_only):
                     kept = history if max_history is None else history[-max_history:]
                     found.append((user, kept, sorted(seen - {item}), item))
                 break
-            if roles[event] == TRAIN or (own and role == "test" and roles[event] == VALIDATION):
+            if roles[event] in (TRAIN, KNOWN) or (
+                own and role == "test" and roles[event] == VALIDATION
+            ):
                 has_own = has_own or own
                 if own or not own_domain_only:
                     history.append(item)
@@ -210,6 +214,94 @@ def test_cases_are_those_made_by_hand_and_nothing_leaks(
     cases = evaluation_cases(corpus, roles, "a", role, max_history, own_domain_only=own)
     assert as_list(cases) == expected
     check_no_leak(corpus, roles, histories, cases)
+
+
+def crowd(people=400):
+    """Many people with five events each, of 60 items."""
+    draws = np.random.default_rng(0)
+    return [
+        (f"u{person}", f"i{item}", moment)
+        for person in range(people)
+        for moment, item in enumerate(draws.choice(60, 5, replace=False))
+    ]
+
+
+def cold_items(corpus, share):
+    roles = assign_roles(corpus, SplitConfig(cold_items=share))
+    return roles, set(named(corpus, np.unique(corpus.items[roles == KNOWN])))
+
+
+def test_cold_items_are_known_and_never_learned_from(corpus_of):
+    corpus = corpus_of({"a": crowd()})
+    usual = assign_roles(corpus, SplitConfig())
+    roles, cold = cold_items(corpus, 0.2)
+    assert 6 <= len(cold) <= 18
+    is_cold = np.isin(named(corpus, corpus.items), sorted(cold))
+    assert np.array_equal(roles, np.where(is_cold & (usual != TEST), KNOWN, usual))
+    learned = training_histories(corpus, roles)
+    assert not cold & set(named(corpus, learned.items))
+    cases = evaluation_cases(corpus, roles, "a", "test", None, own_domain_only=True)
+    assert cold & set(named(corpus, cases.history))
+    assert cold & set(named(corpus, cases.targets))
+    check_no_leak(corpus, roles, learned, cases)
+
+
+def test_cold_items_of_a_smaller_share_are_part_of_a_larger(corpus_of):
+    corpus = corpus_of({"a": crowd()})
+    few, many = cold_items(corpus, 0.1)[1], cold_items(corpus, 0.3)[1]
+    assert few < many
+    assert cold_items(corpus, 0.0)[1] == set()
+
+
+def test_which_items_are_cold_does_not_depend_on_other_domains(corpus_of):
+    alone = cold_items(corpus_of({"a": crowd(100)}), 0.2)[1]
+    others = [(user, f"other-{item}", moment) for user, item, moment in crowd(50)]
+    _, both = cold_items(corpus_of({"b": others, "a": crowd(100)}), 0.2)
+    assert alone == {item for item in both if not item.startswith("other")}
+
+
+def learners(corpus, share, domain="a"):
+    """The people whose events of the domain are learned from."""
+    roles = assign_roles(corpus, SplitConfig(train_people={domain: share}))
+    own = corpus.event_domains == corpus.domain_number(domain)
+    return roles, set(corpus.event_users[own & (roles == TRAIN)].tolist())
+
+
+def test_people_left_out_are_tested_and_never_learned_from(corpus_of):
+    corpus = corpus_of({"a": crowd(), "b": B})
+    usual = assign_roles(corpus, SplitConfig())
+    roles, some = learners(corpus, 0.25)
+    assert 60 <= len(some) <= 140
+    left_out = (corpus.event_domains == 0) & ~np.isin(corpus.event_users, sorted(some))
+    assert np.array_equal(roles, np.where(left_out & (usual != TEST), KNOWN, usual))
+    asked = evaluation_cases(corpus, roles, "a", "test", 50, own_domain_only=True)
+    whole = evaluation_cases(corpus, usual, "a", "test", 50, own_domain_only=True)
+    assert as_list(asked) == as_list(whole)
+    check_no_leak(corpus, roles, training_histories(corpus, roles), asked)
+
+
+def test_people_of_a_smaller_share_are_part_of_a_larger(corpus_of):
+    corpus = corpus_of({"a": crowd()})
+    found = [learners(corpus, share)[1] for share in (0.0, 0.1, 0.5, 1.0)]
+    assert found[0] == set()
+    assert found[0] < found[1] < found[2] < found[3]
+    assert len(found[3]) == 400
+
+
+def test_a_share_that_makes_no_sense_is_refused(corpus_of):
+    with pytest.raises(ValidationError, match=r"train_people\.a: got 1\.5, expected 0 to 1"):
+        SplitConfig(train_people={"a": 1.5})
+    with pytest.raises(ValidationError, match="less than 1"):
+        SplitConfig(cold_items=1)
+    with pytest.raises(ValueError, match="no domain 'c'"):
+        assign_roles(corpus_of({"a": A}), SplitConfig(train_people={"c": 0.5}))
+
+
+def test_fields_that_do_nothing_leave_the_keys_of_older_outputs_as_they_were():
+    older = {"kind", "max_history", "validation_from", "test_from"}
+    assert SplitConfig().recipe().keys() == older
+    assert SplitConfig(cold_items=0.1).recipe().keys() == older | {"cold_items"}
+    assert SplitConfig(train_people={"a": 0.0}).recipe()["train_people"] == {"a": 0.0}
 
 
 @given(events, events, splits)

@@ -67,12 +67,15 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield opened
 
 
-def build(domains=DOMAINS[:5], models=ASKED, item_llm=True, users=900) -> RunFiles:
+def build(domains=DOMAINS[:5], models=ASKED, item_llm=True, users=900, seeds=1) -> RunFiles:
     interactions = {name: 900_000 // (place + 1) ** 2 for place, name in enumerate(domains)}
     mean = sum(interactions.values()) / len(interactions)
     groups = {n: "large" if count >= mean else "small" for n, count in interactions.items()}
     ranks = {
-        name: {model: [drawn(model, place, users // (place + 1))] for model in models}
+        name: {
+            model: [drawn(model, place, users // (place + 1), seed) for seed in range(seeds)]
+            for model in models
+        }
         for place, name in enumerate(domains)
     }
     facts = {
@@ -89,7 +92,7 @@ def build(domains=DOMAINS[:5], models=ASKED, item_llm=True, users=900) -> RunFil
     )
     return RunFiles(
         metrics=metrics,
-        run=run_card(item_llm),
+        run=run_card(item_llm) | ({"seeds": list(range(seeds))} if seeds > 1 else {}),
         curves=training_curves(domains, models, item_llm),
         data=data_facts(domains, interactions, groups),
         examples=examples(domains, models, item_llm),
@@ -140,13 +143,15 @@ def examples(domains, models, item_llm) -> dict[str, Any]:
     }
 
 
-def drawn(model: str, place: int, n: int) -> Ranks:
+def drawn(model: str, place: int, n: int, seed: int = 0) -> Ranks:
     """Ranks that share their users' luck, so that models differ as paired models do.
 
     In the first domain joint training helps everybody, in the second it hurts.
     """
     luck = np.random.default_rng(place).exponential(1.0, n) ** 1.6
-    noise = np.random.default_rng([place, len(model)]).lognormal(0, 0.5, n)
+    noise = np.random.default_rng([place, len(model), *([seed] if seed else [])]).lognormal(
+        0, 0.5, n
+    )
     scale = MEAN_RANK.get(model, 150.0)
     if model == "hydra_joint" and place < 2:
         scale = (60.0, 128.0)[place]

@@ -17,6 +17,7 @@ MODELS = ("popularity", "sasrec", "M" * 40, "hydra_single", "hydra_joint", "orac
 CASES = {
     "usual": {},
     "crowded": {"domains": CROWDED, "models": MODELS},
+    "seeds": {"domains": ("books", "toys"), "seeds": 3},
     "bare": {"domains": ("books",), "models": ("popularity",), "item_llm": False},
 }
 
@@ -226,7 +227,7 @@ def test_it_prints_on_pages_that_can_be_read(pages, browser, case):
     browser.open(path, 1280, scheme="dark")
     pdf = pypdf.PdfReader(io.BytesIO(browser.printed()))
     texts = [page.extract_text() for page in pdf.pages]
-    assert 2 <= len(texts) <= {"bare": 4, "usual": 14, "crowded": 30}[case]
+    assert 2 <= len(texts) <= {"bare": 4, "seeds": 10, "usual": 14, "crowded": 30}[case]
     for page in pdf.pages:
         size = (float(page.mediabox.width), float(page.mediabox.height))
         assert size == pytest.approx(A4, abs=1.5)

@@ -1,0 +1,97 @@
+#!/usr/bin/env python
+"""Does training all domains together help, whom, and by how much?
+
+    python jobs/evaluate_transfer.py --config configs/amazon2014.yaml
+    python jobs/evaluate_transfer.py --config ... --seeds 0 --split.kind refit
+
+Runs the config once for each training seed, on the same data, and compares the
+models over all seeds: every domain and group, users with short histories, cold
+targets and so on, with 95% intervals over users. Leaves runs/NAME/report.html,
+and below --out a file for each domain, model and seed, as soon as it is there.
+Finished stages are reused, so that the same command goes on where it stood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.command_line import finished, job_parser
+from pipeline.paths import project_root, resolve
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job; returns the exit status, as `finished` does."""
+    return finished(lambda: _main(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(arguments: Sequence[str]) -> None:
+    from pipeline.config import load
+    from pipeline.progress import Progress
+    from pipeline.results_table import results_table
+    from pipeline.transfer import evaluate
+    from pipeline.transfer_cells import CellFiles, command_of
+    from pipeline.transfer_page import write_page
+
+    options, overrides = _parser().parse_known_args(arguments)
+    config = load(options.config, overrides)
+    command = command_of(_shown(options.config), options.seeds, overrides)
+    out = resolve(options.out, project_root()) if options.out else None
+    folder = None if out is None else out / "results" / f"transfer.{config.name}"
+    cells = None if folder is None else CellFiles(folder, config, command)
+
+    on_ranked = cells.write if cells else _ignore
+    outcome = evaluate(config, options.seeds, options.run_dir, Progress, on_ranked)
+    console = Progress().console
+    console.print(results_table(outcome.metrics))
+    if out is not None:
+        page = write_page(out, config.name, outcome.metrics, options.seeds, command)
+        console.print(f"tables: {page}", highlight=False, soft_wrap=True)
+    console.print(f"report: {outcome.folder.report}", highlight=False, soft_wrap=True)
+
+
+def _shown(config: Path) -> Path:
+    """A file of the project as its commands name it."""
+    path, root = config.resolve(), project_root().resolve()
+    return path.relative_to(root) if path.is_relative_to(root) else Path(config.name)
+
+
+def _ignore(seed: int, ranked: object) -> None:
+    """Without --out there are no files of cells."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = job_parser("jobs/evaluate_transfer.py", __doc__, usage=_USAGE)
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", required=True, help="the run's YAML file"
+    )
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        metavar="N",
+        default=[0, 1, 2],
+        help="training seeds (default: 0 1 2)",
+    )
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="where the report goes; relative to the project (default: runs/NAME)",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder of results.md and results/, relative to the project (default: none)",
+    )
+    return parser
+
+
+_USAGE = """%(prog)s --config FILE
+           [--seeds N ...] [--run-dir DIR] [--out DIR] [--FIELD ...]"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

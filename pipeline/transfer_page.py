@@ -1,0 +1,100 @@
+"""The tables of a transfer evaluation in docs/results.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import write_text
+from pipeline.estimates import COMPARED_BY
+from pipeline.model_names import JOINT, SINGLE, label
+from pipeline.report_copy import copies
+from pipeline.report_order import by_size
+from pipeline.results import to_json
+from pipeline.results_page import put_section
+
+_GROUPS = ("item", "history", "person", "tie")
+_SHOWN = ("popularity", "item_knn", "sasrec", "hydra_ids", SINGLE, JOINT)  # of the buckets
+
+
+def write_page(
+    out: Path, name: str, metrics: Mapping[str, Any], seeds: Sequence[int], command: str
+) -> Path:
+    """Write results/transfer.NAME.json and its section of results.md; returns the page.
+
+    Args:
+        out: the folder of results.md and results/.
+        name: of the evaluation.
+        metrics: over all seeds.
+        seeds: of the trainings.
+        command: what makes it all again.
+    """
+    write_text(out / "results" / f"transfer.{name}.json", to_json(metrics))
+    page = out / "results.md"
+    put_section(page, f"transfer.{name}", section(name, metrics, seeds, command))
+    return page
+
+
+def section(name: str, metrics: Mapping[str, Any], seeds: Sequence[int], command: str) -> str:
+    """The section as Markdown: every model, what joint training does, and for whom."""
+    parts = [
+        f"## Transfer: {name}",
+        f"    {command}",
+        f"NDCG@10 over all items of the domain, {_seeds(seeds)}; n: test users. Brackets: 95% "
+        "interval of the difference, bootstrapped over users, paired.",
+        copies(metrics).markdown,
+    ]
+    if sure := _significance(metrics):
+        parts += [
+            f"{label(JOINT)} minus {label(SINGLE)}; effect size: mean of the users' differences "
+            "over their standard deviation; p of the bootstrap, adjusted over the domains (Holm).",
+            sure,
+        ]
+    parts += filter(None, (_bucket_table(metrics, group) for group in _GROUPS))
+    config, data = metrics["config_hash"][:12], metrics["data_fingerprint"][:12]
+    return "\n\n".join([*parts, f"config `{config}`, data `{data}`"])
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    return f"mean over seeds {', '.join(map(str, seeds))}"
+
+
+def _significance(metrics: Mapping[str, Any]) -> str:
+    rows = []
+    for name in by_size(metrics):
+        if delta := metrics["domains"][name]["deltas"].get(JOINT):
+            mark = "negative transfer" if delta["negative_transfer"] else ""
+            relative = "-" if delta["relative"] is None else f"{delta['relative']:+.1%}"
+            cells = [name, f"{delta[COMPARED_BY]:+.4f}", relative, f"{delta['effect_size']:+.3f}"]
+            rows.append([*cells, f"{delta['p_holm']:.4f}", mark])
+    head = ["domain", "difference", "relative", "effect size", "p, Holm", ""]
+    return _table(head, rows) if rows else ""
+
+
+def _bucket_table(metrics: Mapping[str, Any], group: str) -> str:
+    rows = [
+        [name, bucket, f"{found['users']:,}", *_figures(found)]
+        for name in by_size(metrics)
+        for bucket, found in metrics["domains"][name].get("buckets", {}).get(group, {}).items()
+        if found["users"]
+    ]
+    head = ["domain", group, "n", *map(label, _SHOWN), "joint - single [95%]"]
+    return _table(head, rows) if rows else ""
+
+
+def _figures(bucket: Mapping[str, Any]) -> list[str]:
+    """Each shown model's NDCG@10 in a bucket, and the difference."""
+    models, delta = bucket["models"], bucket["deltas"].get(JOINT)
+    cells = [f"{models[m][COMPARED_BY]:.4f}" if m in models else "-" for m in _SHOWN]
+    if delta is None:
+        return [*cells, "-"]
+    low, high = delta["ci95"]
+    return [*cells, f"{delta[COMPARED_BY]:+.4f} [{low:+.4f}, {high:+.4f}]"]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
