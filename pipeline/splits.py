@@ -75,7 +75,8 @@ class SplitConfig(BaseModel):
     cold_items: float = Field(
         0.0, ge=0, lt=1,
         description="share of each domain's items, chosen by a hash, that are never learned from: "
-        "they stand in histories and among the candidates, known by their text alone",
+        "they stand in histories and among the candidates, are no negatives, and are known by "
+        "their text alone",
     )  # fmt: skip
     train_people: dict[str, float] = Field(
         default_factory=dict,

@@ -67,8 +67,11 @@ class UserModelTask(BaseModel):
 
     @property
     def training(self) -> TrainingConfig:
-        """How it is trained."""
-        return self.architecture.training
+        """How it is trained; what the split keeps from training is no negative either."""
+        training = self.architecture.training
+        if not self.split.cold_items and not self.split.train_people:
+            return training
+        return training.model_copy(update={"unseen_negatives": False})
 
     @property
     def interleaved(self) -> bool:
@@ -91,7 +94,11 @@ class UserModelTask(BaseModel):
             "interleaved": self.interleaved,
             "split": self.split.recipe(),
             "architecture": architecture,
-            "training": self.training.model_dump(mode="json", exclude={"checkpoint_steps"}),
+            "training": {
+                name: value
+                for name, value in self.training.described().items()
+                if name != "checkpoint_steps"
+            },
             "mask_seen": self.evaluation.mask_seen,
             "seed": self.seed,
         }

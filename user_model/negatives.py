@@ -51,6 +51,8 @@ class NegativeSampler:
         popularity_share: share of the draws by popularity.
         in_batch_share: share of the draws from the targets of the batch.
         seed: seed of the draws.
+        learned: one ascending int64 array a domain, its items with training events, if negatives
+            are these alone; None: all items.
     """
 
     domain_starts: Int64
@@ -61,6 +63,7 @@ class NegativeSampler:
     popularity_share: float
     in_batch_share: float
     seed: int
+    learned: tuple[Int64, ...] | None = None
 
     @classmethod
     def build(
@@ -74,6 +77,7 @@ class NegativeSampler:
         seed: int,
         in_batch_share: float = 0.0,
         targets: Int64 | None = None,
+        unseen: bool = True,
     ) -> Self:
         """Make a sampler.
 
@@ -86,11 +90,16 @@ class NegativeSampler:
             seed: seed of the draws.
             in_batch_share: share of the draws from the batch's targets.
             targets: int64 [any], all targets of training; needed where in_batch_share is above 0.
+            unseen: whether items without training events are negatives too.
         """
         sizes = np.diff(domain_starts)
-        events = np.sort(items)
-        parts = tuple(np.split(events, np.searchsorted(events, domain_starts)[1:-1]))
+        parts = _by_domain(np.sort(items), domain_starts)
+        learned = None if unseen else _by_domain(np.unique(items), domain_starts)
         probabilities = np.repeat(1.0 / np.maximum(sizes, 1), sizes)
+        if learned is not None:
+            probabilities = np.zeros(int(domain_starts[-1]))
+            for found in learned:
+                probabilities[found] = 1.0 / max(len(found), 1)
         mixed = [(popularity_share, items)]
         if targets is not None:
             mixed.append((in_batch_share, targets))
@@ -99,8 +108,9 @@ class NegativeSampler:
             frequency, known = _frequencies(drawn_from, domain_starts)
             probabilities += np.where(known, share * (frequency - uniform), 0.0)
         return cls(
-            domain_starts, parts, probabilities, count, tile, popularity_share, in_batch_share, seed
-        )
+            domain_starts, parts, probabilities, count, tile,
+            popularity_share, in_batch_share, seed, learned,
+        )  # fmt: skip
 
     def tiles(self, batch: Batch, part: Batch, epoch: int, step: int) -> Tiles:
         """Lay out the tokens of `part`, one worker's piece of the global `batch`."""
@@ -131,8 +141,7 @@ class NegativeSampler:
 
     def _draw_domain(self, rng: np.random.Generator, domain: int, targets: Int64) -> Int64:
         """Draw for a domain with these targets, at least one, in the batch: int64 [tiles, K]."""
-        low, high = self.domain_starts[domain : domain + 2]
-        drawn = rng.integers(low, high, (-(-len(targets) // self.tile), self.count))
+        drawn = self._draw_uniform(rng, domain, (-(-len(targets) // self.tile), self.count))
         events = self.events[domain]
         if (self.popularity_share == 0.0 or len(events) == 0) and self.in_batch_share == 0.0:
             return drawn
@@ -144,6 +153,17 @@ class NegativeSampler:
             mates = targets[rng.integers(0, len(targets), drawn.shape)]
             drawn = np.where(kind >= 1.0 - self.in_batch_share, mates, drawn)
         return drawn
+
+    def _draw_uniform(self, rng: np.random.Generator, domain: int, shape: tuple[int, int]) -> Int64:
+        if self.learned is not None:
+            found = self.learned[domain]
+            return found[rng.integers(0, len(found), shape)]
+        low, high = self.domain_starts[domain : domain + 2]
+        return rng.integers(low, high, shape)
+
+
+def _by_domain(ascending: Int64, domain_starts: Int64) -> tuple[Int64, ...]:
+    return tuple(np.split(ascending, np.searchsorted(ascending, domain_starts)[1:-1]))
 
 
 def _frequencies(

@@ -39,7 +39,7 @@ def training_identity(
         data.update(batches.times.tobytes())
     shapes = sorted((n, list(t.shape)) for n, t in step.model.state_dict().items())
     return {
-        "config": config.model_dump(mode="json"),
+        "config": config.described(),
         "seed": seed,
         "data": data.hexdigest(),
         "model": hashlib.sha256(repr(shapes).encode()).hexdigest(),

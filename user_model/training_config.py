@@ -1,8 +1,12 @@
 """Settings of the training of a recommender."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# With the value by which training is what it was before.
+_CAME_LATER: Mapping[str, Any] = {"unseen_negatives": True}
 
 
 class TrainingConfig(BaseModel):
@@ -47,6 +51,11 @@ class TrainingConfig(BaseModel):
         description="Of its negatives each position is told only from so many, those with the "
         "highest scores; null: from all.",
     )  # fmt: skip
+    unseen_negatives: bool = Field(
+        True,
+        description="Whether items without training events are negatives too; false: what the "
+        "text says of a new item is not learned against.",
+    )
     log_q: bool = Field(False, description="Correct the logits by the log probability of the draw.")
     positions: Literal["all", "last"] = Field(
         "all", description="Targets of a window that are learned from: all, or the last alone."
@@ -89,6 +98,18 @@ class TrainingConfig(BaseModel):
     checkpoint_steps: int | None = Field(
         None, ge=1, description="Steps between two checkpoints; null = at the end of each epoch."
     )
+
+    def described(self) -> dict[str, Any]:
+        """All fields that decide what is learned, as JSON values.
+
+        Fields that came later are left out where they do nothing, so that what was trained under
+        an older version is still found.
+        """
+        fields = self.model_dump(mode="json")
+        for name, before in _CAME_LATER.items():
+            if fields[name] == before:
+                del fields[name]
+        return fields
 
     @model_validator(mode="after")
     def _negatives_fit(self) -> Self:

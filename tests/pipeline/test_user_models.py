@@ -20,6 +20,7 @@ from pipeline.task_data import TaskData
 from pipeline.user_model_task import TaskFolders, UserModelTask
 from pipeline.user_models import CURVE, WEIGHTS, rank_with_user_model, train_user_model
 from user_model import Workers
+from user_model.checkpoint import load_weights
 
 TRAINING = {"epochs": 2, "negatives": 16, "batch_tokens": 512, "warmup_steps": 2}
 TRAINING |= {"validate_every": 1}
@@ -95,6 +96,31 @@ def test_a_model_is_trained_saved_and_ranks_its_domains(model, domain, ranked, f
         assert len(ranks) == len(data.cases(info, "test").targets)
         assert (ranks.best >= 1).all()
         assert (ranks.best + ranks.ties - 1 <= info.n_items).all()
+
+
+@pytest.mark.parametrize(
+    "split",
+    [{"cold_items": 0.3}, {"train_people": {"garden": 0.0}}],
+    ids=["cold items", "new domain"],
+)
+def test_what_the_split_keeps_from_training_is_not_learned(split, folders, tmp_path):
+    given = task("hydra_joint", None).model_copy(update={"split": SplitConfig(**split)})
+    trained(given, folders, tmp_path / "train")
+    data = TaskData(given, folders)
+    fresh, model = data.build(), data.build()
+    load_weights(tmp_path / "train" / WEIGHTS, model)
+    learned = np.unique(data.corpus.items[data.roles == TRAIN])
+    moved = (fresh.items.ids != model.items.ids).any(1).nonzero().ravel().numpy()
+    # Neither as targets nor as negatives: the rows of the others are as they were drawn.
+    assert np.array_equal(moved, learned)
+    assert 0 < len(learned) < data.n_items
+    (tmp_path / "rank").mkdir()
+    rank_with_user_model(data, tmp_path / "train" / WEIGHTS, tmp_path / "rank")
+    usual = TaskData(task("hydra_joint", None), folders)
+    for domain in data.domains:
+        asked = data.cases(domain, "test")
+        assert np.array_equal(asked.targets, usual.cases(domain, "test").targets)
+        assert len(load_ranks(tmp_path / "rank")[domain.name]) == len(asked.targets)
 
 
 def test_training_beats_the_fresh_model(folders, tmp_path):

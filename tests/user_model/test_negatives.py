@@ -43,6 +43,21 @@ def test_a_token_has_the_same_negatives_on_any_worker(batch, circles, domain_sta
     assert np.array_equal(got, expected)
 
 
+def test_negatives_may_be_items_with_training_events_alone():
+    starts = np.array([0, 6, 10])
+    items = np.array([1, 4, 1, 4, 4, 7, 9, 7])
+    rows = _Rows(np.array([0, 5, 8]), items)
+    batch = Batches(rows, starts, batch_tokens=9, max_history=None, seed=0).epoch(0)[0]
+    draws = sampler(items, starts, count=400, unseen=False)
+    tiles = draws.tiles(batch, batch, 0, 0)
+    for tile, domain in zip(tiles.items[tiles.slots // 16], batch.domains, strict=True):
+        assert set(tile.tolist()) == ({1, 4}, {7, 9})[domain]
+    assert draws.probabilities[[1, 4, 7, 9]].tolist() == [0.5] * 4
+    assert draws.probabilities.sum() == 2.0
+    everything = sampler(items, starts, count=400).tiles(batch, batch, 0, 0)
+    assert {0, 2, 3, 5} < set(everything.items.ravel().tolist())
+
+
 def test_draws_differ_between_steps_epochs_and_seeds(batch, circles, domain_starts):
     draws = sampler(circles.items, domain_starts)
     other = sampler(circles.items, domain_starts, seed=1)
