@@ -22,6 +22,7 @@ from pipeline.config_overrides import with_overrides
 from pipeline.domains import DomainConfig
 from pipeline.evaluation import EvaluationConfig
 from pipeline.pairs import PairsConfig
+from pipeline.poor_texts import PoorTextConfig
 from pipeline.sources.options import checked_name
 from pipeline.splits import SplitConfig
 from pipeline.strict_yaml import load_mapping
@@ -178,6 +179,11 @@ class RunConfig(BaseModel):
         None,
         description="domains that count as large; null: those with interactions >= total / number",
     )
+    poor_text: PoorTextConfig | None = Field(
+        None,
+        description="make item texts worse, to see what is lost; null: as they are",
+        exclude_if=lambda value: value is None,  # the keys of older outputs stay as they were
+    )
     split: SplitConfig = Field(
         default_factory=SplitConfig, description="which events train, choose and test"
     )
@@ -227,9 +233,12 @@ class RunConfig(BaseModel):
         for name in self.large_domains or ():
             if name not in names:
                 raise ValueError(f"large_domains names {name!r}; {did_you_mean(name, names)}")
-        for name in self.split.train_people:
-            if name not in names:
-                raise ValueError(f"split.train_people names {name!r}; {did_you_mean(name, names)}")
+        poor = (self.poor_text and self.poor_text.domains) or ()
+        for field, found in (("split.train_people", self.split.train_people),
+                             ("poor_text.domains", poor)):  # fmt: skip
+            for name in found:
+                if name not in names:
+                    raise ValueError(f"{field} names {name!r}; {did_you_mean(name, names)}")
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"models lists a model twice: {', '.join(self.models)}")
         return self

@@ -19,6 +19,7 @@ from pipeline.artifacts import write_json
 from pipeline.config import RunConfig
 from pipeline.corpus import Corpus, build_corpus, shared_users
 from pipeline.domains import Domain, build_domain
+from pipeline.poor_texts import make_poor
 from pipeline.sources.registry import source_fingerprint
 from pipeline.sources.simulated import has_oracle, simulated_oracle
 from pipeline.stages import StageContext
@@ -71,6 +72,10 @@ def _domain(
 
     quarantine = context.output / QUARANTINE
     built = build_domain(domain, data_root, quarantine, work, seed=config.sampling_seed, tell=tell)
+    poor = config.poor_text
+    if poor is not None and (poor.domains is None or domain.name in poor.domains):
+        changed = make_poor(built.texts, built.item_ids, domain.name, poor)
+        context.progress.note(f"{domain.name}: {changed:,} texts made worse (poor_text)")
     if has_oracle(domain.source):
         (context.output / ORACLE).mkdir(exist_ok=True)
         oracle = simulated_oracle(domain.source)

@@ -109,6 +109,8 @@ class RecipeBuilder:
             "sources": prepare.source_fingerprints(config, root),
             "seed": config.sampling_seed,  # of the choice of users under max_users
         }
+        if config.poor_text is not None:
+            recipe["poor_text"] = config.poor_text.model_dump(mode="json")
         return Stage("corpus", recipe, make)
 
     def _item_llm(self, corpus: Stage) -> Stage | None:

@@ -24,7 +24,7 @@ from pipeline.histories import (
     training_histories,
 )
 from pipeline.leaks import LeakError, check_no_leak
-from pipeline.stable_hash import hash_text, hash_texts, mixed
+from pipeline.stable_hash import hash_text, hash_texts, mixed, uniform
 
 __all__ = [
     "KNOWN",
@@ -169,7 +169,7 @@ def _of_cold_items(corpus: Corpus, share: float) -> NDArray[np.bool_]:
     for domain in corpus.domains if share else ():
         mine = slice(domain.first_item, domain.first_item + domain.n_items)
         ids = hash_texts(corpus.item_ids[item] for item in range(mine.start, mine.stop))
-        cold_I[mine] = _is_below(mixed(hash_text(domain.name), hash_text("cold"), ids), share)
+        cold_I[mine] = uniform(mixed(hash_text(domain.name), hash_text("cold"), ids)) < share
     return cold_I[corpus.items]
 
 
@@ -178,15 +178,10 @@ def _of_people_left_out(corpus: Corpus, domain: str, share: float) -> NDArray[np
     own = corpus.event_domains == corpus.domain_number(domain)
     people = np.unique(corpus.event_users[own])
     keys = hash_texts(corpus.user_keys[int(person)] for person in people)
-    learned = _is_below(mixed(hash_text(domain), hash_text("people"), keys), share)
+    learned = uniform(mixed(hash_text(domain), hash_text("people"), keys)) < share
     left_out_U = np.zeros(corpus.n_users, dtype=bool)
     left_out_U[people[~learned]] = True
     return own & left_out_U[corpus.event_users]
-
-
-def _is_below(hashes: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
-    """Whether hashes fall into the first `share` of their range: a smaller share is a part."""
-    return hashes.astype(np.float64) < share * 2.0**64 if share < 1 else np.ones(len(hashes), bool)
 
 
 def _places_from_last(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -39,6 +39,15 @@ def mixed(*parts: UInt64Array | int) -> UInt64Array:
     return np.asarray(state, dtype=np.uint64)
 
 
+def uniform(hashes: UInt64Array) -> NDArray[np.float64]:
+    """Hashes as numbers of [0, 1): who is below a share is below every larger one.
+
+    >>> uniform(np.array([0, 1 << 63], np.uint64)).tolist()
+    [0.0, 0.5]
+    """
+    return (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
 def _finish(value: UInt64Array) -> UInt64Array:
     value = (value ^ (value >> np.uint64(30))) * _M1
     value = (value ^ (value >> np.uint64(27))) * _M2

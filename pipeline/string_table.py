@@ -48,6 +48,10 @@ class StringTable(Sequence[str]):
         """The strings start .. stop - 1 as a polars Series."""
         return pl.Series(pl.from_arrow(self._strings.slice(start, stop - start)), dtype=pl.String)
 
+    def take(self, places: np.ndarray[Any, np.dtype[np.int64]]) -> pl.Series:
+        """The strings at int64 [n] places, in that order, as a polars Series."""
+        return pl.Series(pl.from_arrow(self._strings.take(pa.array(places))), dtype=pl.String)
+
     def digest(self) -> str:
         """SHA-256 (hex) of the strings in order, each with its length."""
         return _digest(lambda: self._strings.chunks)
