@@ -3,11 +3,12 @@
 
     python jobs/study.py recipe                 # configs/studies/recipe.yaml
     python jobs/study.py recipe --cells full no_ema --seeds 0 1 2
+    python jobs/study.py poor_text              # whole runs, with item texts
 
 Each cell's figures go to docs/results/STUDY.CELL.json as they are there, and
 the table to docs/results.md or docs/studies/STUDY.md. Finished cells are not
 run again, and after Ctrl-C or a crash the same command goes on where it stood.
-No Ray is started.
+Only studies of whole runs (kind: runs) start a Ray.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def _main(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     root = project_root()
     path = _study_file(options.study, root)
-    run = _profile if load_mapping(path).get("kind") == "profile" else _run
+    kinds = {"profile": _profile, "runs": _runs}
+    run = kinds.get(str(load_mapping(path).get("kind")), _run)
     run(options, path, resolve(options.out, root), root)
 
 
@@ -53,6 +55,23 @@ def _run(options: argparse.Namespace, path: Path, out: Path, root: Path) -> None
         _tell(f"{cell.name}: {figures}")
         run.write_page(out, page_command)
     run.write_page(out, page_command)
+
+
+def _runs(options: argparse.Namespace, path: Path, out: Path, root: Path) -> None:
+    """Go through all stages of a run for each cell and seed."""
+    from pipeline.progress import Progress
+    from pipeline.run_study import RunStudy, load_run_study
+    from pipeline.run_study_page import write_run_study_page
+
+    study, command = load_run_study(path), f"python jobs/study.py {options.study}"
+    cells = [study.cell(name) for name in options.cells or [cell.name for cell in study.cells]]
+    run = RunStudy(study, out / "results", root / "runs" / "studies" / study.name)
+    for cell in [] if options.table else cells:
+        for seed in options.seeds or study.seeds:
+            run.run(cell, seed, f"{command} --cells {cell.name}", Progress)
+            write_run_study_page(out, study, run.finished(), command)
+    if finished := run.finished():
+        _tell(f"page: {write_run_study_page(out, study, finished, command)}")
 
 
 def _profile(options: argparse.Namespace, path: Path, out: Path, root: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from jobs import study
 from pipeline.profile_study import load_profile
+from pipeline.run_study import load_run_study
 from pipeline.strict_yaml import load_mapping
 from pipeline.study_config import load_study
 
@@ -15,7 +16,8 @@ STUDIES = sorted((Path(__file__).parents[2] / "configs" / "studies").glob("*.yam
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_the_studies_of_the_project_are_sound(path):
-    load = load_profile if load_mapping(path).get("kind") == "profile" else load_study
+    loads = {"profile": load_profile, "runs": load_run_study}
+    load = loads.get(load_mapping(path).get("kind"), load_study)
     assert load(path).name == path.stem
 
 
@@ -98,3 +100,47 @@ def test_mistakes_are_told_in_a_sentence(small, capsys):
     assert "study: got 'smal', expected small, or a path" in capsys.readouterr().err
     assert study.main(["small", "--cells", "onli"]) == 2
     assert "only" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_session")
+def test_a_study_of_runs_goes_through_all_stages_once(tmp_path, monkeypatch, capsys):
+    shop = {"format": "simulated", "catalogue": "books", "population": 200, "items": 40}
+    content = {
+        "name": "runs",
+        "title": "Texts or none",
+        "kind": "runs",
+        "run": {
+            "store": str(tmp_path / "store"),
+            "domains": [{"name": "books", "source": shop | {"mean_history": 6}}],
+            "models": ["popularity", "hydra_frozen"],
+            "item_llm": {"encoder": {"base": "static", "max_tokens": 16}, "lora": None},
+            "user_model": {"dim": 16, "layers": 1, "training": {"epochs": 2, "negatives": 16}},
+        },
+        "shown": ["popularity", "hydra_frozen"],
+        "x_title": "share of items without text",
+        "cells": [
+            {"name": "whole", "about": "as it is", "x": 0.0},
+            {"name": "none", "about": "none", "line": "empty", "x": 1.0,
+             "change": {"poor_text": {"how": "empty", "share": 1.0}}},
+        ],
+    }  # fmt: skip
+    path = tmp_path / "runs.yaml"
+    path.write_text(json.dumps(content))
+    options = [str(path), "--out", str(tmp_path / "docs")]
+    monkeypatch.setenv("HYDRAREC_HOME", str(tmp_path))
+    assert study.main(options) == 0
+    cells = {
+        name: json.loads((tmp_path / "docs" / "results" / f"runs.{name}.json").read_text())
+        for name in ("whole", "none")
+    }
+    figures = {name: cell["seeds"][0]["test"]["books"] for name, cell in cells.items()}
+    assert figures["whole"]["popularity"] == figures["none"]["popularity"]
+    assert figures["whole"]["hydra_frozen"] != figures["none"]["hydra_frozen"]
+    assert 0 < cells["whole"]["seeds"][0]["validation"]["hydra_frozen"] < 1
+    page = (tmp_path / "docs" / "studies" / "runs.md").read_text()
+    assert f"{figures['none']['hydra_frozen']:.4f}" in page
+    capsys.readouterr()
+    assert study.main(options) == 0
+    assert "[1/" not in capsys.readouterr().out, "nothing is run again"
