@@ -234,8 +234,12 @@ class RunConfig(BaseModel):
             if name not in names:
                 raise ValueError(f"large_domains names {name!r}; {did_you_mean(name, names)}")
         poor = (self.poor_text and self.poor_text.domains) or ()
-        for field, found in (("split.train_people", self.split.train_people),
-                             ("poor_text.domains", poor)):  # fmt: skip
+        told = {
+            "split.train_people": self.split.train_people,
+            "poor_text.domains": poor,
+            "pairs.domains": self.pairs.domains or (),
+        }
+        for field, found in told.items():
             for name in found:
                 if name not in names:
                     raise ValueError(f"{field} names {name!r}; {did_you_mean(name, names)}")

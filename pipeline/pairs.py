@@ -31,6 +31,11 @@ class PairsConfig(BaseModel):
     max_held_out: int | None = Field(
         1000, ge=1, description="held-out pairs of one domain at most; null: all"
     )
+    domains: tuple[str, ...] | None = Field(
+        None,
+        description="domains whose pairs tune the item LLM; null: all. Held-out pairs are of all",
+        exclude_if=lambda value: value is None,  # the keys of older outputs stay as they were
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +85,12 @@ def next_item_pairs(
         seed, people[pairs.users], items[pairs.first], items[pairs.second], times.view(np.uint64)
     )
     held_out = held_out_U[pairs.users]
+    wanted = ~held_out
+    if config.domains is not None:
+        wanted &= np.isin(pairs.domains, [corpus.domain_number(name) for name in config.domains])
     train_rank = mixed(seed, people[pairs.users]) if whole_histories else rank
     return (
-        _limited(pairs, train_rank, ~held_out, config.max_train),
+        _limited(pairs, train_rank, wanted, config.max_train),
         _limited(pairs, rank, held_out, config.max_held_out),
     )
 

@@ -123,11 +123,13 @@ class RecipeBuilder:
         def make(context: StageContext) -> Mapping[str, Any]:
             return item_vectors.finetune_on_cluster(config, context)
 
+        tuned_on = config.pairs.domains or [domain.name for domain in config.domains]
+        split = config.split.for_domains(tuned_on).recipe()
         recipe = {
             "item_llm": config.item_llm.model_dump(mode="json", exclude={"adapter"}),
             "base": self.base_sha256(config.item_llm),
             "pairs": config.pairs.model_dump(mode="json"),
-            "split": {k: v for k, v in config.split.recipe().items() if k != "max_history"},
+            "split": {name: value for name, value in split.items() if name != "max_history"},
             "seed": config.seed,
         }
         return Stage("item_llm", recipe, make, (corpus,), slots=config.compute.workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,8 @@ def run_study_table(study: RunStudyConfig, results: Sequence[RunCellResult], mod
     domains = list(dict.fromkeys(name for row in rows for name in row.seeds[0].users))
     head = ["cell", *domains, "mean", "validation", "seeds", "config"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    if study.bucket is not None:
+        lines.append(_random_line(rows[0].seeds[0], domains))
     first = rows[0]
     for row in rows:
         cells = [_cell(study, row, first, model, name) for name in domains]
@@ -60,6 +63,22 @@ def run_study_table(study: RunStudyConfig, results: Sequence[RunCellResult], mod
         line = [row.about, *cells, mean, *told, f"`{row.config_hash[:8]}`"]
         lines.append("| " + " | ".join(line) + " |")
     return "\n".join(lines)
+
+
+def random_ndcg(items: int) -> float:
+    """NDCG@10 that a random order of so many items has in expectation.
+
+    >>> round(random_ndcg(10_000), 6)
+    0.000454
+    """
+    return sum(1 / math.log2(1 + rank) for rank in range(1, 1 + min(10, items))) / items
+
+
+def _random_line(figures: RunFigures, domains: Sequence[str]) -> str:
+    """Few users in a bucket have figures that look small: what would chance reach?"""
+    found = [random_ndcg(figures.items[name]) for name in domains]
+    cells = ["in random order", *(f"{one:.4f}" for one in found), f"{statistics.fmean(found):.4f}"]
+    return "| " + " | ".join([*cells, "-", "", ""]) + " |"
 
 
 def value(study: RunStudyConfig, figures: RunFigures, model: str, domain: str) -> float | None:

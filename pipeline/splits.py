@@ -5,6 +5,7 @@ All names of this stage can be imported from here; histories.py and leaks.py hol
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import numpy as np
@@ -109,6 +110,13 @@ class SplitConfig(BaseModel):
     def people_of(self, domain: str) -> float:
         """The share of the domain's people whose events are learned from."""
         return self.train_people.get(domain, 1.0)
+
+    def for_domains(self, names: Collection[str]) -> SplitConfig:
+        """What the split says of some domains: who is left out elsewhere does not count."""
+        people = {
+            name: share for name, share in self.train_people.items() if name in names and share < 1
+        }
+        return self.model_copy(update={"train_people": people})
 
     def recipe(self) -> dict[str, Any]:
         """What decides the roles and the histories, as keys of outputs are hashed from it.

@@ -65,9 +65,11 @@ class StudyRun:
         if self.study.is_trained(cell):
             recipe = self.study.task(cell, 0).training_recipe() | {"seed": None}
         else:
-            fields = {"split": config.split, "evaluation": config.evaluation}
-            recipe = {name: field.model_dump(mode="json") for name, field in fields.items()}
-            recipe["model"] = self.study.model_of(cell)
+            recipe = {
+                "split": config.split.recipe(),
+                "evaluation": config.evaluation.model_dump(mode="json"),
+                "model": self.study.model_of(cell),
+            }
         decides = {"recipe": recipe, "data": self._data_key(config)}
         return content_hash(decides | ({"refit": True} if cell.refit is not None else {}))
 

@@ -45,7 +45,9 @@ class UserModelTask(BaseModel):
         return cls(
             model=model,
             domain=domain,
-            split=config.split,
+            split=config.split.for_domains(
+                [one.name for one in config.domains] if domain is None else [domain]
+            ),
             architecture=architecture_of(model, config),
             evaluation=config.evaluation,
             seed=config.seed,

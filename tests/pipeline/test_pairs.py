@@ -55,6 +55,17 @@ def test_pairs_are_consecutive_train_events_of_one_user_and_domain(corpus):
     assert len(train) > len(held_out) > 0
 
 
+def test_the_pairs_of_some_domains_can_be_left_out_of_tuning(corpus):
+    roles = assign_roles(corpus, SplitConfig())
+    some = ALL.model_copy(update={"domains": ("b", "c")})
+    train, held_out = next_item_pairs(corpus, roles, some, seed=0)
+    every, held_out_of_all = next_item_pairs(corpus, roles, ALL, seed=0)
+    expected = {pair for pair in described(corpus, every) if pair[1] != "a"}
+    assert described(corpus, train) == expected
+    assert described(corpus, held_out) == described(corpus, held_out_of_all)
+    assert "domains" not in ALL.model_dump()
+
+
 def test_nobody_is_on_both_sides_whichever_row_they_have(corpus):
     train, held_out = next_item_pairs(corpus, assign_roles(corpus, SplitConfig()), ALL, seed=0)
     sides = [{person_key(corpus.user_keys[int(u)]) for u in p.users} for p in (train, held_out)]

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import yaml
 
@@ -86,8 +87,10 @@ def test_the_table_has_a_line_a_cell_and_differences_to_the_first(study_of):
 def test_a_bucket_can_be_shown_instead_of_all_users(study_of):
     study = study_of(bucket="item/cold")
     rows = results(study, [figures(0, 0.1, 0.2, cold=0.03)])
-    line = cells_of(run_study_table(study, rows, "hydra_joint").splitlines()[2])
+    by_chance, line = map(cells_of, run_study_table(study, rows, "hydra_joint").splitlines()[2:])
     assert line[1:4] == ["0.0300", "0.0600", "0.0450"]
+    gain = sum(1 / np.log2(1 + np.arange(1, 11)))
+    assert by_chance[1:3] == [f"{gain / 50:.4f}", f"{gain / 30:.4f}"]
 
 
 def test_the_plot_has_a_panel_a_domain_and_a_line_a_way(study_of):

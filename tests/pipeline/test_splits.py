@@ -288,6 +288,16 @@ def test_people_of_a_smaller_share_are_part_of_a_larger(corpus_of):
     assert len(found[3]) == 400
 
 
+def test_who_is_left_out_elsewhere_changes_nothing(corpus_of):
+    split = SplitConfig(train_people={"a": 0.25, "b": 0.0, "c": 1.0})
+    assert split.for_domains(["a"]) == SplitConfig(train_people={"a": 0.25})
+    assert split.for_domains(["c"]).recipe() == SplitConfig().recipe()
+    corpus = corpus_of({"a": crowd(80), "b": B, "c": [("u", "c1", 1)]})
+    own = corpus.event_domains == 0
+    roles = assign_roles(corpus, split)[own]
+    assert np.array_equal(roles, assign_roles(corpus, split.for_domains(["a"]))[own])
+
+
 def test_a_share_that_makes_no_sense_is_refused(corpus_of):
     with pytest.raises(ValidationError, match=r"train_people\.a: got 1\.5, expected 0 to 1"):
         SplitConfig(train_people={"a": 1.5})

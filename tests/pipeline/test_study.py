@@ -13,6 +13,7 @@ from pipeline.metrics import ndcg
 from pipeline.paths import project_root
 from pipeline.profile_study import load_profile
 from pipeline.ranking import baseline_ranks
+from pipeline.run_study import load_run_study
 from pipeline.splits import SplitConfig
 from pipeline.strict_yaml import load_mapping
 from pipeline.study_cells import StudyRun
@@ -240,7 +241,8 @@ def test_a_run_may_stand_in_a_file_of_its_own(tmp_path):
 @pytest.mark.parametrize("name", [path.stem for path in STUDIES])
 def test_the_studies_of_the_project_can_be_read_and_are_named_as_their_files(name):
     path = project_root() / "configs" / "studies" / f"{name}.yaml"
-    load = load_profile if load_mapping(path).get("kind") == "profile" else load_study
+    loads = {"profile": load_profile, "runs": load_run_study}
+    load = loads.get(load_mapping(path).get("kind"), load_study)
     assert load(path).name == name
 
 
