@@ -78,7 +78,11 @@ def sequence_model(model: ModelName, architecture: Architecture) -> nn.Module:
 
 
 def recommender(
-    model: ModelName, architecture: Architecture, n_items: int, texts: Tensor | None
+    model: ModelName,
+    architecture: Architecture,
+    n_items: int,
+    texts: Tensor | None,
+    domain_starts: Tensor | None = None,
 ) -> Recommender:
     """The whole model with fresh weights.
 
@@ -87,11 +91,13 @@ def recommender(
         architecture: its part of the config.
         n_items: items of its table.
         texts: float32 [n_items, d_text], their text vectors; None: ids alone.
+        domain_starts: int64 [D + 1], where each domain's items start; None: one domain.
     """
     items = architecture.items
     if texts is None:
         ids = True if items.ids == "from_text" else items.ids
-        items = items.model_copy(update={"text": False, "ids": ids})
-    table = ItemTable.build(items, n_items, architecture.dim, texts)
+        alone = {"text": False, "ids": ids, "domain_projections": False}
+        items = items.model_copy(update=alone)
+    table = ItemTable.build(items, n_items, architecture.dim, texts, domain_starts)
     network = sequence_model(model, architecture)
     return Recommender(table, network, normalise=architecture.normalise)

@@ -62,7 +62,8 @@ class TaskData:
     def build(self) -> Recommender:
         """A fresh model with weights drawn from the task's seed."""
         torch.manual_seed(self.task.seed)
-        return recommender(self.task.model, self.task.architecture, self.n_items, self.item_texts())
+        task, starts = self.task, torch.from_numpy(self.domain_starts())
+        return recommender(task.model, task.architecture, self.n_items, self.item_texts(), starts)
 
     def rank(self, model: Recommender, domain: DomainInfo, cases: EvaluationCases) -> Ranks:
         """Where the model puts each case's target among all items of the domain."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from user_model.dropout import keep_mask, mix, mix_integers
+from user_model.item_domains import ItemDomains
 
 
 class ItemTableConfig(BaseModel):
@@ -26,6 +27,16 @@ class ItemTableConfig(BaseModel):
         "start at random then).",
     )
     text: bool = Field(True, description="Project the cached text vector, where there is one.")
+    domain_embedding: bool = Field(
+        False,
+        description="Add a vector of its domain to each item's.",
+        exclude_if=lambda value: not value,  # the keys of older outputs stay as they were
+    )
+    domain_projections: bool = Field(
+        False,
+        description="Beside the projection of texts that all domains share, each has its own.",
+        exclude_if=lambda value: not value,
+    )
     id_dropout: float = Field(
         0.0, ge=0.0, lt=1.0,
         description="Share of items whose id vector is left out of a step, so that text learns to "
@@ -57,6 +68,7 @@ class ItemTable(nn.Module):
         first_ids: float [V, k <= d], of deviation 1: what the first columns of the id vectors
             start as, times id_std; None: at random.
         ids_from_histories: whether training starts the id vectors from the histories (`start_ids`).
+        domains: what domains add to their items' vectors; None: nothing.
 
     Raises:
         ValueError: neither text nor ids; text vectors of another number of items, or not finite;
@@ -79,11 +91,13 @@ class ItemTable(nn.Module):
         id_std: float | None = 0.02,
         first_ids: Tensor | None = None,
         ids_from_histories: bool = False,
+        domains: ItemDomains | None = None,
     ) -> None:
         super().__init__()
         _check(n_items, text_vectors, ids, id_dropout)
         self.n_items, self.dim, self.id_dropout = n_items, dim, id_dropout
         self.ids_from_histories = ids_from_histories
+        self.domains = domains
         self._id_std = (2.0 / (n_items + dim)) ** 0.5 if id_std is None else id_std
         self.ids: nn.Parameter | None = None
         if ids:
@@ -106,9 +120,21 @@ class ItemTable(nn.Module):
 
     @classmethod
     def build(
-        cls, config: ItemTableConfig, n_items: int, dim: int, text_vectors: Tensor | None
+        cls,
+        config: ItemTableConfig,
+        n_items: int,
+        dim: int,
+        text_vectors: Tensor | None,
+        domain_starts: Tensor | None = None,
     ) -> "ItemTable":
         """Make the table that `config` describes, as wide as the model.
+
+        Args:
+            config: how items become vectors.
+            n_items: items V of the corpus.
+            dim: width d of the vectors.
+            text_vectors: float [V, d_text], or None.
+            domain_starts: int64 [D + 1], for what domains add; None: one domain.
 
         Raises:
             ValueError: text is asked for and absent, or as the constructor raises.
@@ -128,6 +154,7 @@ class ItemTable(nn.Module):
             n_items, dim, text_vectors if config.text else None, bool(config.ids),
             id_dropout=config.id_dropout, id_std=config.id_std, first_ids=first,
             ids_from_histories=config.ids == "from_histories",
+            domains=_domains(config, n_items, dim, text_vectors, domain_starts),
         )  # fmt: skip
 
     @torch.no_grad()
@@ -164,8 +191,11 @@ class ItemTable(nn.Module):
         """
         if self.text_projection is None:
             assert ids_Md is not None
-            return ids_Md
-        projected = self.text_projection(self._standardised(items_M))
+            return ids_Md if self.domains is None else ids_Md + self.domains(items_M, None)
+        text_Mt = self._standardised(items_M)
+        projected = self.text_projection(text_Mt)
+        if self.domains is not None:
+            projected = projected + self.domains(items_M, text_Mt)
         if ids_Md is None:
             return projected
         kept = self.seen[items_M]
@@ -178,6 +208,21 @@ class ItemTable(nn.Module):
         assert self.text_vectors is not None
         text = self.text_vectors.index_select(0, items_M)
         return (text - self.text_mean) * self.text_scale
+
+
+def _domains(
+    config: ItemTableConfig, n_items: int, dim: int, text: Tensor | None, starts: Tensor | None
+) -> ItemDomains | None:
+    if not config.domain_embedding and not config.domain_projections:
+        return None
+    if config.domain_projections and (text is None or not config.text):
+        raise ValueError(
+            "domain_projections: projects text vectors and the table has none; set text to true "
+            "and pass the snapshot of the embedding cache, or set domain_projections to false"
+        )
+    starts = torch.tensor([0, n_items]) if starts is None else starts
+    d_text = text.shape[1] if text is not None and config.domain_projections else 0
+    return ItemDomains(starts, dim, d_text=d_text, embedding=config.domain_embedding)
 
 
 def whitened(vectors_Vt: Tensor, most: int) -> Tensor:

@@ -53,6 +53,7 @@ class NegativeSampler:
         seed: seed of the draws.
         learned: one ascending int64 array a domain, its items with training events, if negatives
             are these alone; None: all items.
+        other_domains_share: share of the draws from the items of all domains.
     """
 
     domain_starts: Int64
@@ -64,6 +65,7 @@ class NegativeSampler:
     in_batch_share: float
     seed: int
     learned: tuple[Int64, ...] | None = None
+    other_domains_share: float = 0.0
 
     @classmethod
     def build(
@@ -78,6 +80,7 @@ class NegativeSampler:
         in_batch_share: float = 0.0,
         targets: Int64 | None = None,
         unseen: bool = True,
+        other_domains_share: float = 0.0,
     ) -> Self:
         """Make a sampler.
 
@@ -91,6 +94,8 @@ class NegativeSampler:
             in_batch_share: share of the draws from the batch's targets.
             targets: int64 [any], all targets of training; needed where in_batch_share is above 0.
             unseen: whether items without training events are negatives too.
+            other_domains_share: share of the draws from the items of all domains; `probabilities`
+                then say nothing of these.
         """
         sizes = np.diff(domain_starts)
         parts = _by_domain(np.sort(items), domain_starts)
@@ -109,7 +114,7 @@ class NegativeSampler:
             probabilities += np.where(known, share * (frequency - uniform), 0.0)
         return cls(
             domain_starts, parts, probabilities, count, tile,
-            popularity_share, in_batch_share, seed, learned,
+            popularity_share, in_batch_share, seed, learned, other_domains_share,
         )  # fmt: skip
 
     def tiles(self, batch: Batch, part: Batch, epoch: int, step: int) -> Tiles:
@@ -143,7 +148,8 @@ class NegativeSampler:
         """Draw for a domain with these targets, at least one, in the batch: int64 [tiles, K]."""
         drawn = self._draw_uniform(rng, domain, (-(-len(targets) // self.tile), self.count))
         events = self.events[domain]
-        if (self.popularity_share == 0.0 or len(events) == 0) and self.in_batch_share == 0.0:
+        shares = (self.popularity_share if len(events) else 0.0, self.in_batch_share)
+        if max(*shares, self.other_domains_share) == 0.0:
             return drawn
         kind = rng.random(drawn.shape)
         if self.popularity_share > 0.0 and len(events):
@@ -152,7 +158,18 @@ class NegativeSampler:
         if self.in_batch_share > 0.0:
             mates = targets[rng.integers(0, len(targets), drawn.shape)]
             drawn = np.where(kind >= 1.0 - self.in_batch_share, mates, drawn)
+        if self.other_domains_share > 0.0:
+            anywhere = self._draw_anywhere(rng, drawn.shape)
+            first = self.popularity_share
+            chosen = (kind >= first) & (kind < first + self.other_domains_share)
+            drawn = np.where(chosen, anywhere, drawn)
         return drawn
+
+    def _draw_anywhere(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Int64:
+        if self.learned is not None:
+            found = np.concatenate(self.learned)
+            return found[rng.integers(0, len(found), shape)]
+        return rng.integers(0, self.domain_starts[-1], shape)
 
     def _draw_uniform(self, rng: np.random.Generator, domain: int, shape: tuple[int, int]) -> Int64:
         if self.learned is not None:

@@ -101,7 +101,7 @@ class TrainingStep:
             tile=loss_tile(config), popularity_share=config.popularity_share, seed=seed,
             in_batch_share=config.in_batch_share,
             targets=batches.learned_targets() if config.in_batch_share > 0.0 else None,
-            unseen=config.unseen_negatives,
+            unseen=config.unseen_negatives, other_domains_share=config.other_domains_share,
         )  # fmt: skip
         self.log_q = (
             torch.from_numpy(np.log(np.maximum(self.sampler.probabilities, 1e-20))).float()

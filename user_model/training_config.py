@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # With the value by which training is what it was before.
-_CAME_LATER: Mapping[str, Any] = {"unseen_negatives": True}
+_CAME_LATER: Mapping[str, Any] = {"unseen_negatives": True, "other_domains_share": 0.0}
 
 
 class TrainingConfig(BaseModel):
@@ -50,6 +50,11 @@ class TrainingConfig(BaseModel):
         None, ge=1,
         description="Of its negatives each position is told only from so many, those with the "
         "highest scores; null: from all.",
+    )  # fmt: skip
+    other_domains_share: float = Field(
+        0.0, ge=0.0, le=1.0,
+        description="Share of the negatives drawn from the items of all domains, not of the "
+        "target's own.",
     )  # fmt: skip
     unseen_negatives: bool = Field(
         True,
@@ -113,11 +118,17 @@ class TrainingConfig(BaseModel):
 
     @model_validator(mode="after")
     def _negatives_fit(self) -> Self:
-        shares = self.popularity_share + self.in_batch_share
+        shares = self.popularity_share + self.in_batch_share + self.other_domains_share
         if shares > 1.0:
             raise ValueError(
-                f"popularity_share, in_batch_share: got {self.popularity_share} and "
-                f"{self.in_batch_share}, expected at most 1 together; the rest is uniform"
+                "popularity_share, in_batch_share, other_domains_share: got "
+                f"{self.popularity_share}, {self.in_batch_share} and {self.other_domains_share}, "
+                "expected at most 1 together; the rest is uniform"
+            )
+        if self.log_q and self.other_domains_share > 0.0:
+            raise ValueError(
+                f"log_q: got true with other_domains_share: {self.other_domains_share}; an item's "
+                "chance then depends on the target's domain; leave one of the two out"
             )
         if self.hard_negatives is None:
             return self

@@ -72,11 +72,19 @@ def trained(given: UserModelTask, folders: TaskFolders, output: Path) -> dict:
         ("hydra_ids", "books", ["books"]),
         ("hydra_time", "books", ["books"]),
         ("hydra_joint", None, ["books", "garden"]),
+        ("hydra_domains", None, ["books", "garden"]),
     ],
 )
 def test_a_model_is_trained_saved_and_ranks_its_domains(model, domain, ranked, folders, tmp_path):
-    timed = model == "hydra_time"
-    given = task("hydra_ids" if timed else model, domain, **({"time_gaps": True} if timed else {}))
+    fields = {
+        "hydra_time": {"time_gaps": True},
+        "hydra_domains": {
+            "items": {"domain_embedding": True, "domain_projections": True},  # ids alone: no texts
+            "training": TRAINING | {"other_domains_share": 0.5},
+        },
+    }.get(model, {})
+    names = {"hydra_time": "hydra_ids", "hydra_domains": "hydra_joint"}
+    given = task(names.get(model, model), domain, **fields)
     facts = trained(given, folders, tmp_path / "train")
     assert facts["epochs"] == 2
     assert facts["parameters"]["total"] > facts["parameters"]["non_embedding"] > 0

@@ -58,6 +58,21 @@ def test_negatives_may_be_items_with_training_events_alone():
     assert {0, 2, 3, 5} < set(everything.items.ravel().tolist())
 
 
+def test_a_share_of_the_negatives_comes_from_all_domains():
+    starts = np.array([0, 10, 40])
+    items = np.array([1, 4, 1, 4, 4, 17, 19, 17])
+    rows = _Rows(np.array([0, 5, 8]), items)
+    batch = Batches(rows, starts, batch_tokens=9, max_history=None, seed=0).epoch(0)[0]
+    draws = sampler(items, starts, count=4000, other_domains_share=0.4, popularity_share=0.2)
+    tiles = draws.tiles(batch, batch, 0, 0)
+    for tile, domain in zip(tiles.items[tiles.slots // 16], batch.domains, strict=True):
+        # Of a draw from everywhere, a quarter are of the small domain and the rest of the large.
+        outside = ((tile < 10) != (domain == 0)).mean()
+        assert outside == pytest.approx(0.4 * (0.75, 0.25)[domain], abs=0.03)
+    learned = sampler(items, starts, count=400, other_domains_share=0.5, unseen=False)
+    assert set(learned.tiles(batch, batch, 0, 0).items.ravel().tolist()) == {1, 4, 17, 19}
+
+
 def test_draws_differ_between_steps_epochs_and_seeds(batch, circles, domain_starts):
     draws = sampler(circles.items, domain_starts)
     other = sampler(circles.items, domain_starts, seed=1)

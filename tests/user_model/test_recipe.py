@@ -65,6 +65,8 @@ def test_negatives_that_are_all_the_positive_cost_nothing(case):
     ("settings", "message"),
     [
         ({"popularity_share": 0.7, "in_batch_share": 0.4}, "expected at most 1 together"),
+        ({"popularity_share": 0.7, "other_domains_share": 0.4}, "expected at most 1 together"),
+        ({"log_q": True, "other_domains_share": 0.4}, "leave one of the two out"),
         ({"hard_negatives": 600}, "got 600, expected at most the 512 of negatives"),
         ({"hard_negatives": 8, "log_q": True}, "got 8 with log_q: true"),
         ({"hard_negatives": 1, "loss": "bce"}, "got 1 with loss: bce"),
