@@ -16,10 +16,10 @@ import torch
 
 from benchmarks.quality_data import RaceData
 from benchmarks.quality_rivals import TEXT_KIND, Rival
-from pipeline.architectures import described
 from pipeline.artifacts import content_hash, read_json, write_json
 from pipeline.run_card import hardware, versions
 from user_model import EpochRecord, TrainingConfig, TrainingResult, train
+from user_model.config_keys import key_fields
 
 _WARM_UP_HISTORIES = 400
 
@@ -107,7 +107,7 @@ class Cell:
         return self.rival.architecture.training
 
     def _fresh(self, data: RaceData) -> dict[str, Any]:
-        config = described(self.rival.architecture)
+        config = key_fields(self.rival.architecture)
         decides = {"model": self.rival.model, "config": config, "seed": self._seed}
         texts = data.texts if self.rival.kind == TEXT_KIND else None
         read = {} if texts is None else {"texts": texts.fingerprint}

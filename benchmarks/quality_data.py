@@ -22,6 +22,7 @@ from pipeline.stages import StageContext
 from pipeline.task_data import TaskData
 from pipeline.user_model_task import TaskFolders, UserModelTask
 from user_model import Recommender
+from user_model.config_keys import key_fields
 
 _K = 10
 _SEQUENCES = "sequences.tsv.gz"
@@ -120,7 +121,7 @@ class RaceData:
             "users": self.corpus.n_users,
             "items": domain.n_items,
             "interactions": self.corpus.n_events,
-            "split": self.run.split.recipe(),
+            "split": key_fields(self.run.split),
             "mask_seen": self.run.evaluation.mask_seen,
         }
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import Tensor, nn
 
 from pipeline.config import (
@@ -41,20 +38,6 @@ def architecture_of(model: ModelName, config: RunConfig) -> Architecture:
     if model in JOINT_MODELS:
         return config.user_model.for_joint()
     return parts.get(model, config.user_model)
-
-
-# Fields that came later, with the value by which a model is what it was before: left out where they
-# have it, so that what was trained under an older version is still found.
-_CAME_LATER: Mapping[str, Any] = {"history_mean": False}
-
-
-def described(architecture: Architecture) -> dict[str, Any]:
-    """All fields of a model as JSON values: what its trained weights depend on, and more."""
-    fields = architecture.model_dump(mode="json")
-    for name, before in _CAME_LATER.items():
-        if name in fields and fields[name] == before:
-            del fields[name]
-    return fields
 
 
 def needs_times(model: ModelName, architecture: Architecture) -> bool:

@@ -7,9 +7,9 @@ not know it refuses, with the name of the field that was probably meant.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -38,6 +38,7 @@ from user_model import (
     SASRecConfig,
     TrainingConfig,
 )
+from user_model.config_keys import key_fields
 
 ModelName = Literal[
     "popularity",
@@ -153,6 +154,7 @@ class RunConfig(BaseModel):
     """One run: N domains in, a report for every domain out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    CAME_LATER: ClassVar[Mapping[str, Any]] = {"poor_text": None, "data_seed": None}
 
     name: str = Field("run", description="the run's name, and its folder below runs/")
     seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
@@ -182,7 +184,6 @@ class RunConfig(BaseModel):
     poor_text: PoorTextConfig | None = Field(
         None,
         description="make item texts worse, to see what is lost; null: as they are",
-        exclude_if=lambda value: value is None,  # the keys of older outputs stay as they were
     )
     split: SplitConfig = Field(
         default_factory=SplitConfig, description="which events train, choose and test"
@@ -255,7 +256,8 @@ class RunConfig(BaseModel):
     def results_hash(self) -> str:
         """SHA-256 (hex) of what decides metrics.json: not names, folders, workers or trackers."""
         ignored = {"name", "store", "vectors", "compute", "tracking"}
-        return content_hash(self.model_dump(mode="json", exclude=ignored))
+        fields = key_fields(self)
+        return content_hash({name: fields[name] for name in fields if name not in ignored})
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

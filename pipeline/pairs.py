@@ -5,7 +5,9 @@ Legend: U rows of the corpus, E events, P pairs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ class PairsConfig(BaseModel):
     """How many pairs, and whose are held out. Our choice [D]."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    CAME_LATER: ClassVar[Mapping[str, Any]] = {"domains": None}
 
     held_out_users: float = Field(
         0.1, gt=0, lt=1, description="share of people whose pairs only check the item LLM"
@@ -34,7 +37,6 @@ class PairsConfig(BaseModel):
     domains: tuple[str, ...] | None = Field(
         None,
         description="domains whose pairs tune the item LLM; null: all. Held-out pairs are of all",
-        exclude_if=lambda value: value is None,  # the keys of older outputs stay as they were
     )
 
 

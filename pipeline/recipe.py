@@ -25,6 +25,7 @@ from pipeline.sources.simulated import has_oracle
 from pipeline.stages import Stage, StageContext
 from pipeline.trained_stages import RANKS, ranking_stage, trained_stage
 from pipeline.workers.neighbours import neighbours_on_cluster
+from user_model.config_keys import key_fields
 
 _VECTORS = 2  # version of the snapshot's layout: 2 added its type
 _METRICS = 2  # version of metrics.json: 2 added buckets, p-values and effect sizes
@@ -124,11 +125,11 @@ class RecipeBuilder:
             return item_vectors.finetune_on_cluster(config, context)
 
         tuned_on = config.pairs.domains or [domain.name for domain in config.domains]
-        split = config.split.for_domains(tuned_on).recipe()
+        split = key_fields(config.split.for_domains(tuned_on))
         recipe = {
             "item_llm": config.item_llm.model_dump(mode="json", exclude={"adapter"}),
             "base": self.base_sha256(config.item_llm),
-            "pairs": config.pairs.model_dump(mode="json"),
+            "pairs": key_fields(config.pairs),
             "split": {name: value for name, value in split.items() if name != "max_history"},
             "seed": config.seed,
         }
@@ -191,7 +192,7 @@ class RecipeBuilder:
         recipe = {
             "model": model,
             "domains": domains,
-            "split": config.split.recipe(),
+            "split": key_fields(config.split),
             "mask_seen": config.evaluation.mask_seen,
         }
         stage = Stage(f"rank.{model}", recipe, make, (corpus,), version=RANKS)

@@ -5,8 +5,8 @@ All names of this stage can be imported from here; histories.py and leaks.py hol
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, Literal
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +46,6 @@ __all__ = [
 # A person with fewer events in a domain has none held out there, so that one is left to train.
 FEWEST_EVENTS = 3
 
-# Fields that came later; what is empty or 0 does nothing.
-_LATER = ("cold_items", "train_people")
-
 SplitKind = Literal["strict", "refit", "time"]
 
 
@@ -56,6 +53,7 @@ class SplitConfig(BaseModel):
     """How events are held out, for each (user, domain). Our choice [D], as the field does it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    CAME_LATER: ClassVar[Mapping[str, Any]] = {"cold_items": 0.0, "train_people": {}}
 
     kind: SplitKind = Field(
         "strict",
@@ -117,14 +115,6 @@ class SplitConfig(BaseModel):
             name: share for name, share in self.train_people.items() if name in names and share < 1
         }
         return self.model_copy(update={"train_people": people})
-
-    def recipe(self) -> dict[str, Any]:
-        """What decides the roles and the histories, as keys of outputs are hashed from it.
-
-        What was added later is left out where it does nothing, so that older outputs stay good.
-        """
-        fields = self.model_dump(mode="json")
-        return {name: value for name, value in fields.items() if name not in _LATER or value}
 
 
 def assign_roles(corpus: Corpus, split: SplitConfig) -> NDArray[np.int8]:

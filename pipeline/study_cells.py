@@ -33,6 +33,7 @@ from pipeline.tracking.records import Figures
 from pipeline.user_model_task import TaskFolders, UserModelTask
 from pipeline.user_models import CURVE, WEIGHTS, rank_with_user_model, train_user_model
 from user_model import Workers
+from user_model.config_keys import key_fields
 
 Tell = Callable[[str], None]
 
@@ -66,7 +67,7 @@ class StudyRun:
             recipe = self.study.task(cell, 0).training_recipe() | {"seed": None}
         else:
             recipe = {
-                "split": config.split.recipe(),
+                "split": key_fields(config.split),
                 "evaluation": config.evaluation.model_dump(mode="json"),
                 "model": self.study.model_of(cell),
             }

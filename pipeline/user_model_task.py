@@ -11,11 +11,12 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.architectures import Architecture, architecture_of, described
+from pipeline.architectures import Architecture, architecture_of
 from pipeline.config import HydraModelConfig, ModelName, RunConfig
 from pipeline.evaluation import EvaluationConfig
 from pipeline.splits import SplitConfig
 from user_model import TrainingConfig
+from user_model.config_keys import key_fields
 
 
 class UserModelTask(BaseModel):
@@ -88,17 +89,17 @@ class UserModelTask(BaseModel):
     def training_recipe(self) -> dict[str, Any]:
         """What decides the trained weights, beside the corpus and the vectors."""
         left_out = {"training", "joint", "candidates", "backend", "interleave"}
-        fields = described(self.architecture)
+        fields = key_fields(self.architecture)
         architecture = {name: value for name, value in fields.items() if name not in left_out}
         return {
             "model": self.model,
             "domain": self.domain,
             "interleaved": self.interleaved,
-            "split": self.split.recipe(),
+            "split": key_fields(self.split),
             "architecture": architecture,
             "training": {
                 name: value
-                for name, value in self.training.described().items()
+                for name, value in key_fields(self.training).items()
                 if name != "checkpoint_steps"
             },
             "mask_seen": self.evaluation.mask_seen,

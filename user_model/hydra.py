@@ -5,8 +5,9 @@ Shapes: T packed tokens, S sequences, n users with one event each, d model width
 of a head (d_c), R = P/2 rotated pairs, N state.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -37,6 +38,7 @@ class HydraConfig(BaseModel):
     """Shape of a Hydra user model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    CAME_LATER: ClassVar[Mapping[str, Any]] = {"history_mean": False}
 
     dim: int = Field(64, gt=0, description="Model width d; also the width of the item vectors.")
     layers: int = Field(2, ge=1, description="Number of Hydra blocks.")

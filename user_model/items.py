@@ -3,7 +3,8 @@
 Shapes: V items, M items asked for, d width of the model.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +19,10 @@ class ItemTableConfig(BaseModel):
     """How an item becomes a vector."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    CAME_LATER: ClassVar[Mapping[str, Any]] = {
+        "domain_embedding": False,
+        "domain_projections": False,
+    }
 
     ids: bool | Literal["from_text", "from_histories"] = Field(
         True,
@@ -27,15 +32,10 @@ class ItemTableConfig(BaseModel):
         "start at random then).",
     )
     text: bool = Field(True, description="Project the cached text vector, where there is one.")
-    domain_embedding: bool = Field(
-        False,
-        description="Add a vector of its domain to each item's.",
-        exclude_if=lambda value: not value,  # the keys of older outputs stay as they were
-    )
+    domain_embedding: bool = Field(False, description="Add a vector of its domain to each item's.")
     domain_projections: bool = Field(
         False,
         description="Beside the projection of texts that all domains share, each has its own.",
-        exclude_if=lambda value: not value,
     )
     id_dropout: float = Field(
         0.0, ge=0.0, lt=1.0,

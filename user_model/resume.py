@@ -21,6 +21,7 @@ from user_model.checkpoint import (
     read_tensors,
     save_tensors,
 )
+from user_model.config_keys import key_fields
 from user_model.progress import Progress
 from user_model.step import TrainingStep
 from user_model.training_config import TrainingConfig
@@ -39,7 +40,7 @@ def training_identity(
         data.update(batches.times.tobytes())
     shapes = sorted((n, list(t.shape)) for n, t in step.model.state_dict().items())
     return {
-        "config": config.described(),
+        "config": key_fields(config),
         "seed": seed,
         "data": data.hexdigest(),
         "model": hashlib.sha256(repr(shapes).encode()).hexdigest(),

@@ -1,18 +1,16 @@
 """Settings of the training of a recommender."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-# With the value by which training is what it was before.
-_CAME_LATER: Mapping[str, Any] = {"unseen_negatives": True, "other_domains_share": 0.0}
 
 
 class TrainingConfig(BaseModel):
     """How a recommender is trained: batches, loss, optimiser, stopping."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    CAME_LATER: ClassVar[Mapping[str, Any]] = {"unseen_negatives": True, "other_domains_share": 0.0}
 
     epochs: int = Field(60, ge=1, description="Largest number of passes over the histories.")
     batch_tokens: int = Field(
@@ -103,18 +101,6 @@ class TrainingConfig(BaseModel):
     checkpoint_steps: int | None = Field(
         None, ge=1, description="Steps between two checkpoints; null = at the end of each epoch."
     )
-
-    def described(self) -> dict[str, Any]:
-        """All fields that decide what is learned, as JSON values.
-
-        Fields that came later are left out where they do nothing, so that what was trained under
-        an older version is still found.
-        """
-        fields = self.model_dump(mode="json")
-        for name, before in _CAME_LATER.items():
-            if fields[name] == before:
-                del fields[name]
-        return fields
 
     @model_validator(mode="after")
     def _negatives_fit(self) -> Self:

@@ -63,7 +63,6 @@ def test_the_pairs_of_some_domains_can_be_left_out_of_tuning(corpus):
     expected = {pair for pair in described(corpus, every) if pair[1] != "a"}
     assert described(corpus, train) == expected
     assert described(corpus, held_out) == described(corpus, held_out_of_all)
-    assert "domains" not in ALL.model_dump()
 
 
 def test_nobody_is_on_both_sides_whichever_row_they_have(corpus):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from user_model.config_keys import key_fields
 from user_model.item_domains import ItemDomains
 from user_model.items import ItemTable, ItemTableConfig
 
@@ -92,5 +93,5 @@ def test_both_are_learned_and_saved(text):
 
 
 def test_what_is_off_leaves_the_keys_of_older_outputs_as_they_were():
-    assert "domain_embedding" not in ItemTableConfig().model_dump()
-    assert ItemTableConfig(domain_embedding=True).model_dump()["domain_embedding"] is True
+    assert "domain_embedding" not in key_fields(ItemTableConfig())
+    assert key_fields(ItemTableConfig(domain_embedding=True))["domain_embedding"] is True
