@@ -121,8 +121,7 @@ class StudyRun:
         DOCS/studies/STUDY.md with a plot beside it.
         """
         results = [
-            # What it is called and compared with is the study's word, and may have changed since.
-            found.model_copy(update={"about": cell.about, "against": cell.against})
+            self._told(cell, found)
             for cell in self.study.cells
             if (found := CellResult.read(self.result_file(cell))) is not None and found.seeds
         ]
@@ -137,6 +136,16 @@ class StudyRun:
             write_text(page.with_suffix(".svg"), study_plot(results, metrics[0]))
             text += f"\n![test {metrics[0]} of each cell]({name}.svg)\n"
         put_section(page, f"study {name}", text)
+
+    def _told(self, cell: Cell, found: CellResult) -> CellResult:
+        """A cell's results as the page has them.
+
+        What it is called and compared with is the study's word, and may have changed since; what
+        was trained under another config says so.
+        """
+        is_older = found.config_hash != self.config_hash(cell)
+        about = f"{found.about} (of an older config)" if is_older else cell.about
+        return found.model_copy(update={"about": about, "against": cell.against})
 
     def _train_and_rank(self, cell: Cell, seed: int, config_hash: str) -> SeedResult:
         folder = self.work / f"{cell.name}-{config_hash[:16]}" / f"seed-{seed}"

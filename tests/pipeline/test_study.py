@@ -151,6 +151,16 @@ def test_a_page_calls_cells_what_the_study_calls_them_now(tmp_path):
     assert "all of it" not in page
 
 
+def test_a_page_says_what_was_trained_under_another_config(tmp_path):
+    before = run_of(study(), tmp_path)
+    before.run(before.study.cells[0], (0,), "")
+    cells = [{"name": "full", "about": "wider", "change": {"user_model.dim": 24}}]
+    run_of(study(cells=cells), tmp_path).write_page(tmp_path, "the command")
+    page = (tmp_path / "results.md").read_text()
+    assert "| all of it (of an older config) |" in page
+    assert "wider" not in page
+
+
 def test_seeds_of_two_processes_come_together_in_one_file(tmp_path):
     """The second one adds its seed while the first trains: neither is lost."""
     cell = study().cells[0]
