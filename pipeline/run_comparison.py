@@ -122,8 +122,9 @@ def why_not_paired(first: Run, other: Run) -> str | None:
     if a.metrics["data_fingerprint"] != b.metrics["data_fingerprint"]:
         prints = [files.metrics["data_fingerprint"][:12] for files in (a, b)]
         return f"their data differ (fingerprints {prints[0]} and {prints[1]})"
-    if a.data.get("split") != b.data.get("split"):
-        return f"their splits differ ({_split(a)} and {_split(b)})"
+    splits = [_split(files) for files in (a, b)]
+    if splits[0] != splits[1]:
+        return f"their splits differ ({_listed(splits[0])} and {_listed(splits[1])})"
     masks = [files.metrics["evaluation"]["mask_seen"] for files in (a, b)]
     if masks[0] != masks[1]:
         return f"evaluation.mask_seen differs ({masks[0]} and {masks[1]})"
@@ -215,6 +216,11 @@ def _groups(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
     return {group: names for group, names in members.items() if names}
 
 
-def _split(files: RunFiles) -> str:
+def _split(files: RunFiles) -> dict[str, Any]:
+    """What a run's split says; fields that do nothing are none, an older run lacks some of them."""
     split = files.data.get("split") or {}
-    return ", ".join(f"{key} {value}" for key, value in split.items() if value is not None)
+    return {name: value for name, value in split.items() if value not in (None, 0, {})}
+
+
+def _listed(fields: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in fields.items())

@@ -144,6 +144,15 @@ def test_differences_are_paired_by_user(first, swapped):
     assert rows["all", "popularity"].interval is not None
 
 
+def test_a_run_from_before_a_field_of_the_split_is_paired_all_the_same(first, swapped, tmp_path):
+    old = shutil.copytree(first, tmp_path / "old")
+    data = json.loads((old / "data.json").read_text())
+    for name in ("cold_items", "train_people"):
+        del data["split"][name]
+    (old / "data.json").write_text(json.dumps(data))
+    assert compared(old, swapped).unpaired is None
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
