@@ -29,6 +29,7 @@ from pipeline.report_curves import item_llm_chart, training_charts
 from pipeline.report_files import RunFiles
 from pipeline.report_findings import finding, key_figures
 from pipeline.report_order import domain_order
+from pipeline.results import FEWEST_USERS
 
 _FOLDER = Path(__file__).parent
 
@@ -56,6 +57,7 @@ def render(files: RunFiles) -> str:
         transfers=report_differences.transfers(metrics),
         comparisons=report_differences.comparisons(metrics),
         buckets=report_buckets.bucket_tables(metrics),
+        fewest_users=FEWEST_USERS,
         copies=report_copy.copies(metrics),
         has_examples=files.examples is not None,
         users=report_examples.example_users(metrics, files.examples),

@@ -30,7 +30,7 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class BucketRow:
-    """The users of one bucket in one domain; without users there are no figures."""
+    """The users of one bucket in one domain; of too few users there are no figures."""
 
     domain: str
     bucket: str

@@ -18,7 +18,8 @@
   over the domains (Holm), `effect_size` in standard deviations of the users' differences.
 * Of several training seeds, each user's figures are averaged first; "seeds" of a model then holds
   NDCG@10 of each seed.
-* `buckets` splits the domain's users (buckets.py); NDCG@10 alone.
+* `buckets` splits the domain's users (buckets.py); NDCG@10 alone, and nothing of fewer than
+  FEWEST_USERS: a bootstrap of one user is as narrow as can be.
 * A group's figure is the mean over its domains, each counting the same. A model enters a group
   only if every domain of the group has it: averages over other domains could not be compared.
 * No times and no paths; floats have 6 significant digits, far below any interval's width, so
@@ -48,6 +49,8 @@ from pipeline.evaluation import EvaluationConfig
 from pipeline.metrics import ndcg
 from pipeline.model_names import JOINT, ORACLE, SINGLE
 from pipeline.statistics import Estimate, holm, named_seed
+
+FEWEST_USERS = 20  # of a bucket that has figures
 
 
 @dataclass(frozen=True)
@@ -203,12 +206,12 @@ def _marked(comparisons: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _buckets(
     name: str, values: UserValues, groups: Buckets, config: EvaluationConfig
 ) -> dict[str, Any]:
-    """NDCG@10 of the users of each bucket; a bucket without users has no figures."""
+    """NDCG@10 of the users of each bucket; a bucket of too few users has no figures."""
     found: dict[str, Any] = {}
     for group, members in groups.items():
         for bucket, chosen in members.items():
             figures: dict[str, Any] = {"users": int(chosen.sum()), "models": {}, "deltas": {}}
-            if chosen.any():
+            if chosen.sum() >= FEWEST_USERS:
                 one = _estimate(f"{name}/{group}/{bucket}", of_users(values, chosen), config)
                 figures |= {"models": _models(one), "deltas": _marked(_comparisons(one))}
             found.setdefault(group, {})[bucket] = figures

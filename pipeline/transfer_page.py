@@ -79,7 +79,7 @@ def _bucket_table(metrics: Mapping[str, Any], group: str) -> str:
         [name, bucket, f"{found['users']:,}", *_figures(found)]
         for name in by_size(metrics)
         for bucket, found in metrics["domains"][name].get("buckets", {}).get(group, {}).items()
-        if found["users"]
+        if found["models"]
     ]
     head = ["domain", group, "n", *map(label, _SHOWN), "joint - single [95%]"]
     return _table(head, rows) if rows else ""

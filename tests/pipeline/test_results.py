@@ -120,6 +120,20 @@ def test_seeds_are_averaged_user_by_user():
     assert found["ci95"] == pytest.approx(bounds, rel=1e-5)
 
 
+def test_a_bucket_of_few_users_has_no_figures(two_domains):
+    """The interval of a single user would have no width, and would always be marked."""
+    groups = {"history": {"1-5": np.arange(60) < 20, "6-20": np.arange(60) >= 41}}
+    ranks = {m: [found] for m, found in two_domains["toys"].items()}
+    metrics = assemble(
+        {"toys": ranks}, {"toys": facts("small")}, CONFIG,
+        buckets={"toys": groups}, config_hash="c", data_fingerprint="d",
+    )  # fmt: skip
+    found = metrics["domains"]["toys"]["buckets"]["history"]
+    assert found["1-5"]["users"] == 20
+    assert found["1-5"]["models"]
+    assert found["6-20"] == {"users": 19, "models": {}, "deltas": {}}
+
+
 def test_buckets_are_the_same_figures_of_some_users(two_domains):
     rows = np.arange(60) % 3 == 0
     groups = {"item": {"cold": rows, "tail": ~rows, "head": np.zeros(60, dtype=bool)}}
