@@ -161,8 +161,8 @@ class StudyRun:
         facts = train_user_model(data, Workers(), folder, folder / "fit", self._report(label))
         rank_with_user_model(data, folder / WEIGHTS, folder / "ranks")
         ranks = load_ranks(folder / "ranks")[str(task.domain)]
-        seconds = sum(point["seconds"] for point in read_json(folder / CURVE))
-        return SeedResult.of(seed, from_ranks(ranks, task.evaluation.ks), facts, seconds)
+        curve = read_json(folder / CURVE)
+        return SeedResult.of(seed, from_ranks(ranks, task.evaluation.ks), facts, curve)
 
     def _count_and_rank(self, cell: Cell, seed: int) -> SeedResult:
         config, corpus = self.study.run_of(cell), Corpus.open(self._corpus(cell))

@@ -21,6 +21,8 @@ class SeedResult(BaseModel):
         validation: NDCG@10 of the best epoch on the validation targets; None for a refit.
         epochs: epochs trained; best_epoch: the one whose weights were ranked.
         seconds: time in training steps, wall clock.
+        cpu_seconds: of this process's CPU time in them, which other programs and pauses disturb
+            less; None in older results.
         parameters: weights outside the id table.
     """
 
@@ -33,17 +35,26 @@ class SeedResult(BaseModel):
     best_epoch: int
     seconds: float
     parameters: int
+    cpu_seconds: float | None = None
 
     @classmethod
-    def of(cls, seed: int, test: dict[str, float], facts: dict[str, Any], seconds: float) -> Self:
-        """Take what the training says of itself."""
+    def of(
+        cls,
+        seed: int,
+        test: dict[str, float],
+        facts: dict[str, Any],
+        curve: Sequence[dict[str, Any]],
+    ) -> Self:
+        """Take what the training says of itself, and of each epoch in its curve."""
+        cpu = [epoch.get("cpu_seconds") for epoch in curve]
         return cls(
             seed=seed,
             test=test,
             validation=facts.get("validation_ndcg@10"),
             epochs=facts["epochs"],
             best_epoch=facts["best_epoch"],
-            seconds=seconds,
+            seconds=sum(epoch["seconds"] for epoch in curve),
+            cpu_seconds=None if None in cpu else sum(cpu),
             parameters=facts["parameters"]["non_embedding"],
         )
 
@@ -114,7 +125,7 @@ def study_table(results: Sequence[CellResult], metrics: Sequence[str]) -> str:
     """A Markdown table, a line for each cell, and by how much it differs from another cell's."""
     heads = [
         "cell", *metrics, f"difference, {metrics[0]}", "weights beside ids", "seeds",
-        "best epoch", "s", "config",
+        "best epoch", "s, CPU", "config",
     ]  # fmt: skip
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     named = {result.cell: result for result in results}
@@ -127,12 +138,11 @@ def study_table(results: Sequence[CellResult], metrics: Sequence[str]) -> str:
 def _line(
     result: CellResult, other: CellResult | None, metrics: Sequence[str], *, first: CellResult
 ) -> str:
-    seconds = statistics.fmean(r.seconds for r in result.seeds)
     training = [
         f"{result.seeds[0].parameters:,}",
         " ".join(str(r.seed) for r in result.seeds),
         ", ".join(_epochs(result, r) for r in result.seeds),
-        f"{seconds:.0f}",
+        _seconds(result),
     ]
     cells = [
         result.about,
@@ -152,6 +162,14 @@ def _difference(
         return ""
     share = result.mean(metric) / other.mean(metric) - 1.0
     return f"{share:+.1%}" + ("" if other is first else f" to {other.about}")
+
+
+def _seconds(result: CellResult) -> str:
+    """Mean CPU seconds of a training; by the wall where a seed is from before they were kept."""
+    cpu = [seed.cpu_seconds for seed in result.seeds if seed.cpu_seconds is not None]
+    if len(cpu) == len(result.seeds):
+        return f"{statistics.fmean(cpu):.0f}"
+    return f"{statistics.fmean(seed.seconds for seed in result.seeds):.0f} (wall)"
 
 
 def _epochs(result: CellResult, seed: SeedResult) -> str:

@@ -205,10 +205,22 @@ def test_the_table_is_what_the_files_hold():
     cells = [result_of("a", [0.04, 0.06]), result_of("b", [0.055]), again]
     table = study_table(cells, ["ndcg@10"])
     assert table.splitlines()[2:] == [
-        "| about a | 0.0500 ± 0.0141 |  | 99 | 0 1 | 6/8, 6/8 | 10 | `01234567` |",
-        "| about b | 0.0550 | +10.0% | 99 | 0 | 6/8 | 10 | `01234567` |",
-        "| about c | 0.0600 | +9.1% to about b | 99 | 0 | 8 | 10 | `01234567` |",
+        "| about a | 0.0500 ± 0.0141 |  | 99 | 0 1 | 6/8, 6/8 | 10 (wall) | `01234567` |",
+        "| about b | 0.0550 | +10.0% | 99 | 0 | 6/8 | 10 (wall) | `01234567` |",
+        "| about c | 0.0600 | +9.1% to about b | 99 | 0 | 8 | 10 (wall) | `01234567` |",
     ]
+
+
+def test_times_are_of_the_processor_where_they_were_kept(tmp_path):
+    result = run_of(study(), tmp_path).run(study().cells[0], (0, 1), "")
+    cpu = [seed.cpu_seconds for seed in result.seeds]
+    cores = os.cpu_count() or 1
+    assert all(0 < one < 1.1 * cores * s.seconds for one, s in zip(cpu, result.seeds, strict=True))
+    line = study_table([result], ["ndcg@10"]).splitlines()[2]
+    assert f"| {sum(cpu) / 2:.0f} |" in line
+    older = result.seeds[1].model_copy(update={"cpu_seconds": None})
+    mixed = result.model_copy(update={"seeds": (result.seeds[0], older)})
+    assert "(wall) |" in study_table([mixed], ["ndcg@10"]).splitlines()[2]
 
 
 def test_the_plot_has_every_cell_and_every_seed():
