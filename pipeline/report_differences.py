@@ -48,7 +48,7 @@ def transfers(metrics: Metrics) -> list[Difference]:
             note = f"{domain['interactions']:,} interactions"
             rows.append((name, note, ("domains", name, "deltas", JOINT), False))
     if len(rows) > 1:
-        rows += _group_rows(metrics, "group_deltas", (JOINT,))
+        rows += _group_rows(metrics, "group_deltas", JOINT)
     return _differences(metrics, rows)
 
 
@@ -67,18 +67,18 @@ def comparisons(metrics: Metrics) -> list[tuple[str, list[Difference]]]:
             if other in metrics["domains"][name]["comparisons"].get(JOINT, {})
         ]
         if len(rows) > 1:
-            rows += _group_rows(metrics, "group_comparisons", (other,))
+            rows += _group_rows(metrics, "group_comparisons", other)
         found.append((label(other), _differences(metrics, rows)))
     return found
 
 
-def _group_rows(metrics: Metrics, table: str, keys: tuple[str, ...]) -> list[_Row]:
+def _group_rows(metrics: Metrics, table: str, model: str) -> list[_Row]:
     """Rows of the groups of several domains, of which a table of metrics.json has a difference."""
     rows: list[_Row] = []
     for group in ("large", "small", "all"):
         size, found = len(members(metrics, group)), metrics.get(table, {}).get(group, {})
-        if size > 1 and keys[0] in found:
-            rows.append((GROUP_TITLES[group], f"mean of {size}", (table, group, *keys), True))
+        if size > 1 and model in found:
+            rows.append((GROUP_TITLES[group], f"mean of {size}", (table, group, model), True))
     return rows
 
 

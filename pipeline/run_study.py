@@ -12,93 +12,41 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import RunConfig
-from pipeline.config_mistakes import describe_mistakes, did_you_mean
-from pipeline.config_overrides import put_field
 from pipeline.estimates import COMPARED_BY
 from pipeline.progress import Progress
 from pipeline.run import RunOutcome, execute
-from pipeline.sources.options import checked_name
-from pipeline.strict_yaml import load_mapping
+from pipeline.study_base import CellBase, StudyBase
 from pipeline.transfer import of_seed
 
 _VALIDATION = "validation_ndcg@10"
 
 
-class RunCell(BaseModel):
+class RunCell(CellBase):
     """One run of the study: a name, what it is about, what differs, and its place in the plot."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(description="the cell's name, and that of its file of results")
-    about: str = Field(description="what readers see in the table")
-    change: dict[str, Any] = Field(
-        default_factory=dict, description="fields of the run by their dotted names, and values"
-    )
     line: str | None = Field(None, description="the line of the plot that it is a point of")
     x: float | None = Field(
         None, description="where on that line; of a cell with x and no line: on every line"
     )
 
 
-class RunStudyConfig(BaseModel):
+class RunStudyConfig(StudyBase[RunCell]):
     """A run, and cells that each change a few of its fields."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(description="the study's name")
-    title: str = Field(description="the heading of its page")
     kind: Literal["runs"] = Field(description="tells it from other studies")
-    run: dict[str, Any] = Field(
-        description="a run's config, which cells change: its content, or in a file the path of a "
-        "YAML file, relative to the study's"
-    )
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="training seeds of each cell")
     shown: tuple[str, ...] = Field(min_length=1, description="models of the tables and the plot")
     bucket: str | None = Field(
         None, description="GROUP/BUCKET whose users are shown, such as item/cold; null: all users"
     )
     x_title: str | None = Field(None, description="what x is; null: there is no plot")
-    cells: tuple[RunCell, ...] = Field(min_length=1, description="the first one is compared with")
-
-    @model_validator(mode="after")
-    def _is_sound(self) -> RunStudyConfig:
-        checked_name(self.name, "the study's name")
-        names = [checked_name(cell.name, "a cell's name") for cell in self.cells]
-        for number, name in enumerate(names):
-            if name in names[:number]:
-                raise ValueError(f"cells: got {name!r} twice; names must differ")
-        return self
-
-    def cell(self, name: str) -> RunCell:
-        """The cell of this name.
-
-        Raises:
-            ValueError: there is none.
-        """
-        for cell in self.cells:
-            if cell.name == name:
-                return cell
-        hint = did_you_mean(name, [cell.name for cell in self.cells])
-        raise ValueError(f"cells: there is no cell {name}; {hint}")
 
     def run_of(self, cell: RunCell) -> RunConfig:
-        """The run's config with the cell's changes.
-
-        Raises:
-            ValueError: the cell changes a field that does not exist, or to what it cannot be.
-        """
-        content: Mapping[str, Any] = {**self.run, "name": f"{self.name}-{cell.name}"}
-        for field, value in cell.change.items():
-            content = put_field(content, field.split("."), value)
-        try:
-            return RunConfig.model_validate(content)
-        except ValidationError as error:
-            where = f"cell {cell.name}"
-            raise ValueError(describe_mistakes(error, RunConfig, where)) from error
+        """The run's config with the cell's changes, under a name of its own; raises ValueError."""
+        return super().run_of(cell).model_copy(update={"name": f"{self.name}-{cell.name}"})
 
 
 class RunFigures(BaseModel):
@@ -220,16 +168,7 @@ def load_run_study(path: Path) -> RunStudyConfig:
     Raises:
         ValueError: one sentence a mistake.
     """
-    content = load_mapping(path)
-    if isinstance(content.get("run"), str):
-        content["run"] = load_mapping(path.parent / content["run"])
-    try:
-        study = RunStudyConfig.model_validate(content)
-    except ValidationError as error:
-        raise ValueError(describe_mistakes(error, RunStudyConfig, str(path))) from error
-    for cell in study.cells:
-        study.run_of(cell)
-    return study
+    return RunStudyConfig.load(path)
 
 
 def _figures(models: Mapping[str, Any]) -> dict[str, float]:
