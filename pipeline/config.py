@@ -256,8 +256,7 @@ class RunConfig(BaseModel):
     def results_hash(self) -> str:
         """SHA-256 (hex) of what decides metrics.json: not names, folders, workers or trackers."""
         ignored = {"name", "store", "vectors", "compute", "tracking"}
-        fields = key_fields(self)
-        return content_hash({name: fields[name] for name in fields if name not in ignored})
+        return content_hash(key_fields(self, exclude=ignored))
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -125,12 +125,12 @@ class RecipeBuilder:
             return item_vectors.finetune_on_cluster(config, context)
 
         tuned_on = config.pairs.domains or [domain.name for domain in config.domains]
-        split = key_fields(config.split.for_domains(tuned_on))
+        split = config.split.for_domains(tuned_on)
         recipe = {
             "item_llm": config.item_llm.model_dump(mode="json", exclude={"adapter"}),
             "base": self.base_sha256(config.item_llm),
             "pairs": key_fields(config.pairs),
-            "split": {name: value for name, value in split.items() if name != "max_history"},
+            "split": key_fields(split, exclude={"max_history"}),
             "seed": config.seed,
         }
         return Stage("item_llm", recipe, make, (corpus,), slots=config.compute.workers)

@@ -108,7 +108,7 @@ def assemble(
         "config_hash": config_hash,
         "data_fingerprint": data_fingerprint,
     }
-    return dict(_rounded(metrics))
+    return dict(rounded(metrics))
 
 
 def to_json(metrics: Mapping[str, Any]) -> str:
@@ -223,10 +223,10 @@ def _bounds(estimate: Estimate) -> list[float]:
     return [interval.low, interval.high]
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """The same structure with floats of 6 significant digits (and no negative zero)."""
     if isinstance(value, Mapping):
-        return {key: _rounded(entry) for key, entry in value.items()}
+        return {key: rounded(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(entry) for entry in value]
+        return [rounded(entry) for entry in value]
     return float(f"{value:.6g}") + 0.0 if isinstance(value, float) else value

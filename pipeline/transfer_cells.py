@@ -13,6 +13,7 @@ from pipeline.artifacts import write_json
 from pipeline.config import RunConfig
 from pipeline.metrics import from_ranks
 from pipeline.ranks_file import load_ranks
+from pipeline.results import rounded
 from pipeline.stages import StageResult
 from pipeline.transfer import of_seed
 
@@ -40,7 +41,7 @@ class CellFiles:
                 "model": model,
                 "seed": seed,
                 "users": len(ranks),
-                "test": _rounded(from_ranks(ranks, self.config.evaluation.ks)),
+                "test": rounded(from_ranks(ranks, self.config.evaluation.ks)),
                 "ranks": ranked.artifact.path.name,
                 "config_hash": of_seed(self.config, seed).results_hash(),
                 "command": self.command,
@@ -56,7 +57,3 @@ def command_of(config: Path, seeds: Sequence[int], overrides: Sequence[str]) -> 
     """
     parts = ["python jobs/evaluate_transfer.py --config", str(config), "--seeds", *map(str, seeds)]
     return " ".join([*parts, *overrides])
-
-
-def _rounded(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: float(f"{value:.6g}") for name, value in metrics.items()}

@@ -89,19 +89,13 @@ class UserModelTask(BaseModel):
     def training_recipe(self) -> dict[str, Any]:
         """What decides the trained weights, beside the corpus and the vectors."""
         left_out = {"training", "joint", "candidates", "backend", "interleave"}
-        fields = key_fields(self.architecture)
-        architecture = {name: value for name, value in fields.items() if name not in left_out}
         return {
             "model": self.model,
             "domain": self.domain,
             "interleaved": self.interleaved,
             "split": key_fields(self.split),
-            "architecture": architecture,
-            "training": {
-                name: value
-                for name, value in key_fields(self.training).items()
-                if name != "checkpoint_steps"
-            },
+            "architecture": key_fields(self.architecture, exclude=left_out),
+            "training": key_fields(self.training, exclude={"checkpoint_steps"}),
             "mask_seen": self.evaluation.mask_seen,
             "seed": self.seed,
         }

@@ -1,15 +1,20 @@
 """Configs as keys: what was trained is found again by a hash of its config."""
 
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import BaseModel
 
 
-def key_fields(config: BaseModel) -> dict[str, Any]:
+def key_fields(config: BaseModel, exclude: Collection[str] = ()) -> dict[str, Any]:
     """All fields as JSON values, without those that came later and do nothing.
 
     A class names such fields in CAME_LATER, each with the value by which everything is what it was
     before. So a new field that is not used leaves the keys of older outputs as they were.
+
+    Args:
+        config: of what is found again.
+        exclude: fields of its own that decide nothing.
 
     >>> from typing import ClassVar
     >>> class Shape(BaseModel):
@@ -24,7 +29,11 @@ def key_fields(config: BaseModel) -> dict[str, Any]:
         part = getattr(config, name)
         if isinstance(part, BaseModel):
             fields[name] = key_fields(part)
-    return {name: value for name, value in fields.items() if not _does_nothing(config, name, value)}
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in exclude and not _does_nothing(config, name, value)
+    }
 
 
 def _does_nothing(config: BaseModel, name: str, value: Any) -> bool:

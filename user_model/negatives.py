@@ -51,8 +51,10 @@ class NegativeSampler:
         popularity_share: share of the draws by popularity.
         in_batch_share: share of the draws from the targets of the batch.
         seed: seed of the draws.
-        learned: one ascending int64 array a domain, its items with training events, if negatives
-            are these alone; None: all items.
+        learned: int64 [L], the items with training events, ascending, if negatives are these
+            alone; None: all items.
+        starts: int64 [D + 1], where each domain's part of what is drawn from starts, of `learned`
+            or of all items.
         other_domains_share: share of the draws from the items of all domains.
     """
 
@@ -64,7 +66,8 @@ class NegativeSampler:
     popularity_share: float
     in_batch_share: float
     seed: int
-    learned: tuple[Int64, ...] | None = None
+    learned: Int64 | None
+    starts: Int64
     other_domains_share: float = 0.0
 
     @classmethod
@@ -98,13 +101,15 @@ class NegativeSampler:
                 then say nothing of these.
         """
         sizes = np.diff(domain_starts)
-        parts = _by_domain(np.sort(items), domain_starts)
-        learned = None if unseen else _by_domain(np.unique(items), domain_starts)
+        events = np.sort(items)
+        parts = tuple(np.split(events, np.searchsorted(events, domain_starts)[1:-1]))
+        learned = None if unseen else np.unique(items)
+        starts = domain_starts if learned is None else np.searchsorted(learned, domain_starts)
         probabilities = np.repeat(1.0 / np.maximum(sizes, 1), sizes)
         if learned is not None:
             probabilities = np.zeros(int(domain_starts[-1]))
-            for found in learned:
-                probabilities[found] = 1.0 / max(len(found), 1)
+            shares = np.diff(starts)
+            probabilities[learned] = np.repeat(1.0 / np.maximum(shares, 1), shares)
         mixed = [(popularity_share, items)]
         if targets is not None:
             mixed.append((in_batch_share, targets))
@@ -114,7 +119,7 @@ class NegativeSampler:
             probabilities += np.where(known, share * (frequency - uniform), 0.0)
         return cls(
             domain_starts, parts, probabilities, count, tile,
-            popularity_share, in_batch_share, seed, learned, other_domains_share,
+            popularity_share, in_batch_share, seed, learned, starts, other_domains_share,
         )  # fmt: skip
 
     def tiles(self, batch: Batch, part: Batch, epoch: int, step: int) -> Tiles:
@@ -146,7 +151,8 @@ class NegativeSampler:
 
     def _draw_domain(self, rng: np.random.Generator, domain: int, targets: Int64) -> Int64:
         """Draw for a domain with these targets, at least one, in the batch: int64 [tiles, K]."""
-        drawn = self._draw_uniform(rng, domain, (-(-len(targets) // self.tile), self.count))
+        low, high = self.starts[domain : domain + 2]
+        drawn = self._draw_uniform(rng, low, high, (-(-len(targets) // self.tile), self.count))
         events = self.events[domain]
         shares = (self.popularity_share if len(events) else 0.0, self.in_batch_share)
         if max(*shares, self.other_domains_share) == 0.0:
@@ -159,28 +165,18 @@ class NegativeSampler:
             mates = targets[rng.integers(0, len(targets), drawn.shape)]
             drawn = np.where(kind >= 1.0 - self.in_batch_share, mates, drawn)
         if self.other_domains_share > 0.0:
-            anywhere = self._draw_anywhere(rng, drawn.shape)
+            anywhere = self._draw_uniform(rng, 0, self.starts[-1], drawn.shape)
             first = self.popularity_share
             chosen = (kind >= first) & (kind < first + self.other_domains_share)
             drawn = np.where(chosen, anywhere, drawn)
         return drawn
 
-    def _draw_anywhere(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Int64:
-        if self.learned is not None:
-            found = np.concatenate(self.learned)
-            return found[rng.integers(0, len(found), shape)]
-        return rng.integers(0, self.domain_starts[-1], shape)
-
-    def _draw_uniform(self, rng: np.random.Generator, domain: int, shape: tuple[int, int]) -> Int64:
-        if self.learned is not None:
-            found = self.learned[domain]
-            return found[rng.integers(0, len(found), shape)]
-        low, high = self.domain_starts[domain : domain + 2]
-        return rng.integers(low, high, shape)
-
-
-def _by_domain(ascending: Int64, domain_starts: Int64) -> tuple[Int64, ...]:
-    return tuple(np.split(ascending, np.searchsorted(ascending, domain_starts)[1:-1]))
+    def _draw_uniform(
+        self, rng: np.random.Generator, low: int, high: int, shape: tuple[int, ...]
+    ) -> Int64:
+        """Draw from the places low .. high - 1 of what negatives are drawn from."""
+        places = rng.integers(low, high, shape)
+        return places if self.learned is None else self.learned[places]
 
 
 def _frequencies(
