@@ -4,6 +4,7 @@ Every test user of a domain stands in one bucket of each group:
 
     history   events of the domain before the target: 1-5, 6-20, 21-50, 51+
     item      of the target: cold (never trained on), tail, head
+    taken     training events of the target: 0, 1-2, 3-5, 6-10, 11-20, 21-50, 51+
     tie       tied: the target and the event before it have the same time, so that the data do not
               say which came first; untied. No buckets in a domain without times.
     person    shared: has training events in other domains too; one domain
@@ -27,7 +28,18 @@ from pipeline.histories import TRAIN, EvaluationCases, Roles, evaluation_cases
 Rows = NDArray[np.bool_]  # bool [n]
 Buckets = Mapping[str, Mapping[str, Rows]]  # group -> bucket -> the users in it
 
-_HISTORY = {"1-5": (1, 5), "6-20": (6, 20), "21-50": (21, 50), "51+": (51, np.inf)}
+Bounds = Mapping[str, tuple[float, float]]  # bucket -> the least and the most, both in it
+
+_HISTORY: Bounds = {"1-5": (1, 5), "6-20": (6, 20), "21-50": (21, 50), "51+": (51, np.inf)}
+_TAKEN: Bounds = {
+    "0": (0, 0),
+    "1-2": (1, 2),
+    "3-5": (3, 5),
+    "6-10": (6, 10),
+    "11-20": (11, 20),
+    "21-50": (21, 50),
+    "51+": (51, np.inf),
+}
 _HEAD_SHARE = 0.5
 
 
@@ -49,29 +61,32 @@ def buckets(corpus: Corpus, roles: Roles, domain: str) -> dict[str, dict[str, Ro
     cases = evaluation_cases(
         corpus, roles, domain, "test", None, own_domain_only=True, with_times=timed
     )
+    taken_V = _taken(corpus, roles, domain)
+    targets = cases.targets - corpus.domain(domain).first_item
     found = {
-        "history": _by_history(np.diff(cases.offsets)),
-        "item": _by_item(corpus, roles, domain, cases),
+        "history": _by_size(np.diff(cases.offsets), _HISTORY),
+        "item": _by_item(taken_V, targets),
+        "taken": _by_size(taken_V[targets], _TAKEN),
         "person": _by_person(corpus, roles, domain, cases),
     }
     return found | ({"tie": _by_tie(cases)} if timed else {})
 
 
-def _by_history(lengths_n: NDArray[np.int64]) -> dict[str, Rows]:
-    return {
-        name: (lengths_n >= least) & (lengths_n <= most) for name, (least, most) in _HISTORY.items()
-    }
+def _by_size(sizes_n: NDArray[np.int64], bounds: Bounds) -> dict[str, Rows]:
+    return {name: (sizes_n >= least) & (sizes_n <= most) for name, (least, most) in bounds.items()}
 
 
-def _by_item(corpus: Corpus, roles: Roles, domain: str, cases: EvaluationCases) -> dict[str, Rows]:
+def _taken(corpus: Corpus, roles: Roles, domain: str) -> NDArray[np.int64]:
+    """Training events of each of the domain's items, int64 [V]."""
     info = corpus.domain(domain)
     trained = corpus.items[roles == TRAIN].astype(np.int64) - info.first_item
     inside = (trained >= 0) & (trained < info.n_items)
-    taken_V = np.bincount(trained[inside], minlength=info.n_items)
-    in_head_V = _head(taken_V)
-    targets = cases.targets - info.first_item
-    cold = taken_V[targets] == 0
-    head = in_head_V[targets] & ~cold
+    return np.bincount(trained[inside], minlength=info.n_items)
+
+
+def _by_item(taken_V: NDArray[np.int64], targets_n: NDArray[np.int64]) -> dict[str, Rows]:
+    cold = taken_V[targets_n] == 0
+    head = _head(taken_V)[targets_n] & ~cold
     return {"cold": cold, "tail": ~cold & ~head, "head": head}
 
 

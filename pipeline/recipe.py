@@ -28,7 +28,7 @@ from pipeline.workers.neighbours import neighbours_on_cluster
 from user_model.config_keys import key_fields
 
 _VECTORS = 2  # version of the snapshot's layout: 2 added its type
-_METRICS = 2  # version of metrics.json: 2 added buckets, p-values and effect sizes
+_METRICS = 3  # version of metrics.json: 2 added buckets and p-values, 3 buckets of "taken"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from pipeline import (
     report_buckets,
     report_choices,
+    report_cold,
     report_copy,
     report_data,
     report_differences,
@@ -57,6 +58,7 @@ def render(files: RunFiles) -> str:
         transfers=report_differences.transfers(metrics),
         comparisons=report_differences.comparisons(metrics),
         buckets=report_buckets.bucket_tables(metrics),
+        cold_curves=report_cold.cold_curves(metrics),
         fewest_users=FEWEST_USERS,
         copies=report_copy.copies(metrics),
         has_examples=files.examples is not None,

@@ -19,6 +19,10 @@ _TITLES = {
         "Cold: an item without training events; head: the most taken items, which hold half of "
         "the training events; tail: the others",
     ),
+    "taken": (
+        "How often the next item was taken before",
+        "Training events, of all people, of the item that was taken next: what the curves show",
+    ),
     "tie": (
         "Ties in time",
         "Tied: the target has the time of the event before it, so that the data do not say which "
@@ -61,7 +65,7 @@ def bucket_tables(metrics: Metrics) -> list[BucketTable]:
         rows = [
             _row(metrics, name, group, bucket, models)
             for name in by_size(metrics)
-            for bucket in _order(domains[name].get("buckets", {}).get(group, {}))
+            for bucket in in_reading_order(domains[name].get("buckets", {}).get(group, {}))
         ]
         title, note = _TITLES.get(group, (group, ""))
         has_delta = any(row.delta for row in rows)
@@ -88,7 +92,15 @@ def _row(
     )
 
 
-def _order(buckets: Mapping[str, Any]) -> list[str]:
+def in_reading_order(buckets: Mapping[str, Any]) -> list[str]:
     """metrics.json is sorted by name; readers want 6-20 before 51+, and cold, tail, head."""
-    known = ["1-5", "6-20", "21-50", "51+", "cold", "tail", "head", "tied", "untied"]
-    return sorted(buckets, key=lambda name: (known.index(name) if name in known else 99, name))
+    known = ["cold", "tail", "head", "tied", "untied"]
+    return sorted(
+        buckets, key=lambda name: (_least(name), known.index(name) if name in known else 99, name)
+    )
+
+
+def _least(bucket: str) -> int:
+    """The least number of a bucket of numbers such as 6-20 or 51+; 0 of others."""
+    first = bucket.rstrip("+").split("-")[0]
+    return int(first) if first.isdecimal() else 0

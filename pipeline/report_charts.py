@@ -53,7 +53,13 @@ class Panel:
 
 
 def curves(
-    name: str, panels: Sequence[Panel], *, x_label: str, description: str, width: int = 300
+    name: str,
+    panels: Sequence[Panel],
+    *,
+    x_label: str,
+    description: str,
+    width: int = 300,
+    x_names: Sequence[str] = (),
 ) -> Markup:
     """Draw panels above one another with a shared x axis.
 
@@ -61,8 +67,9 @@ def curves(
         name: prefix of every id in the SVG; must differ from chart to chart of a page.
         panels: what to draw, from above.
         x_label: what x counts.
-        width: in CSS pixels, at which text has its natural size.
         description: what a reader who cannot see the chart is told.
+        width: in CSS pixels, at which text has its natural size.
+        x_names: what stands at x = 0, 1, 2 ...; without them x are numbers.
 
     Returns:
         An <svg> element, safe to place into HTML.
@@ -86,6 +93,8 @@ def curves(
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axis, panel in zip(axes, panels, strict=True):
             _draw(axis, panel, theme)
+        if x_names:
+            axes[-1].set_xticks(range(len(x_names)), x_names, fontsize=9)
         axes[-1].set_xlabel(x_label, color=theme.hex("muted"))
         drawn = svg_document(figure)
     return Markup(theme.applied(_inline(drawn.encode(), name, description)))

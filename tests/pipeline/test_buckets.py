@@ -73,6 +73,9 @@ def test_targets_are_cold_tail_or_head_by_training_events():
     assert trained == [4, 3, 0, 0]
     found = of(corpus)
     assert found["item"] == {"cold": [0, 3], "tail": [2], "head": [1]}
+    # Their targets are d, a, b and c.
+    none = {name: [] for name in ["6-10", "11-20", "21-50", "51+"]}
+    assert found["taken"] == {"0": [0, 3], "1-2": [], "3-5": [1, 2], **none}
 
 
 def test_ties_are_targets_of_the_time_of_the_event_before_them():
@@ -87,7 +90,7 @@ def test_a_domain_without_times_has_no_ties():
     assert "tie" not in of(corpus_of([days("abc")], order="sequence"))
 
 
-@pytest.mark.parametrize("group", ["history", "item", "tie", "person"])
+@pytest.mark.parametrize("group", ["history", "item", "taken", "tie", "person"])
 def test_each_user_stands_in_one_bucket_of_each_group(group):
     draws = np.random.default_rng(0)
     people = [

@@ -100,12 +100,18 @@ def build(domains=DOMAINS[:5], models=ASKED, item_llm=True, users=900, seeds=1) 
 
 
 def bucketed(users: int) -> dict[str, dict[str, Any]]:
-    """Every third user has a cold target, and nobody a history of more than 50."""
+    """Every third user has a cold target, and nobody one of 6 to 10 events, or a long history."""
     place = np.arange(users)
     short = place % 2 == 0
     return {
         "history": {"1-5": short, "6-20": ~short, "51+": np.zeros(users, dtype=bool)},
         "item": {"cold": place % 3 == 0, "tail": place % 3 == 1, "head": place % 3 == 2},
+        "taken": {
+            "0": place % 3 == 0,
+            "1-2": place % 3 == 1,
+            "51+": place % 3 == 2,
+            "6-10": np.zeros(users, dtype=bool),
+        },
     }
 
 
