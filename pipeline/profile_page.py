@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.artifacts import read_json, write_json, write_text
 from pipeline.profile_study import Measured, ProfileConfig
-from pipeline.results_page import put_section
+from pipeline.results_page import markdown_table, put_section
 from pipeline.run_card import hardware, versions
 from pipeline.svg import svg_document
 
@@ -71,7 +71,7 @@ def profile_table(config: ProfileConfig, measured: Sequence[Measured]) -> str:
     for model in config.models:
         heads += [f"{model}, us an event", f"{model}, bytes an event"]
     heads += [f"{model} / {config.models[0]}, time" for model in config.models[1:]]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    lines = []
     for length in config.lengths:
         rows = [found.get((model, length)) for model in config.models]
         cells = [f"{length:,}"]
@@ -79,8 +79,8 @@ def profile_table(config: ProfileConfig, measured: Sequence[Measured]) -> str:
             cells += ["", ""] if row is None else _figures(row)
         for row in rows[1:]:
             cells.append(_ratio(row, rows[0]))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown_table(heads, lines) + "\n"
 
 
 def _figures(row: Measured) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline.artifacts import write_text
@@ -23,3 +24,19 @@ def put_section(page: Path, name: str, text: str) -> None:
         write_text(page, pattern.sub(lambda _: section, before))
     else:
         write_text(page, f"{before.rstrip()}\n\n{section}\n")
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, without a line's end; cells may hold Markdown of their own.
+
+    >>> print(markdown_table(["domain", "n"], [["books", "**8**"]]))
+    | domain | n |
+    |---|---|
+    | books | **8** |
+    """
+    lines = [_row(head), "|---" * len(head) + "|", *map(_row, rows)]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.artifacts import write_text
 from pipeline.model_names import label
-from pipeline.results_page import put_section
+from pipeline.results_page import markdown_table, put_section
 from pipeline.run_study import RunCellResult, RunFigures, RunStudyConfig
 from pipeline.svg import svg_document
 
@@ -52,7 +52,7 @@ def run_study_table(study: RunStudyConfig, results: Sequence[RunCellResult], mod
         return ""
     domains = list(dict.fromkeys(name for row in rows for name in row.seeds[0].users))
     head = ["cell", *domains, "mean", "validation", "seeds", "config"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines = []
     if study.bucket is not None:
         lines.append(_random_line(rows[0].seeds[0], domains))
     first = rows[0]
@@ -60,9 +60,8 @@ def run_study_table(study: RunStudyConfig, results: Sequence[RunCellResult], mod
         cells = [_cell(study, row, first, model, name) for name in domains]
         mean = _cell(study, row, first, model, None)
         told = [_validation(row, model), " ".join(str(f.seed) for f in row.seeds)]
-        line = [row.about, *cells, mean, *told, f"`{row.config_hash[:8]}`"]
-        lines.append("| " + " | ".join(line) + " |")
-    return "\n".join(lines)
+        lines.append([row.about, *cells, mean, *told, f"`{row.config_hash[:8]}`"])
+    return markdown_table(head, lines)
 
 
 def random_ndcg(items: int) -> float:
@@ -74,11 +73,11 @@ def random_ndcg(items: int) -> float:
     return sum(1 / math.log2(1 + rank) for rank in range(1, 1 + min(10, items))) / items
 
 
-def _random_line(figures: RunFigures, domains: Sequence[str]) -> str:
+def _random_line(figures: RunFigures, domains: Sequence[str]) -> list[str]:
     """Few users in a bucket have figures that look small: what would chance reach?"""
     found = [random_ndcg(figures.items[name]) for name in domains]
-    cells = ["in random order", *(f"{one:.4f}" for one in found), f"{statistics.fmean(found):.4f}"]
-    return "| " + " | ".join([*cells, "-", "", ""]) + " |"
+    cells = [f"{one:.4f}" for one in (*found, statistics.fmean(found))]
+    return ["in random order", *cells, "-", "", ""]
 
 
 def value(study: RunStudyConfig, figures: RunFigures, model: str, domain: str) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.artifacts import read_json, write_json
+from pipeline.results_page import markdown_table
 
 
 class SeedResult(BaseModel):
@@ -127,31 +128,30 @@ def study_table(results: Sequence[CellResult], metrics: Sequence[str]) -> str:
         "cell", *metrics, f"difference, {metrics[0]}", "weights beside ids", "seeds",
         "best epoch", "s, CPU", "config",
     ]  # fmt: skip
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    lines = []
     named = {result.cell: result for result in results}
     for result in results:
         other = named.get(result.against or results[0].cell)
         lines.append(_line(result, other, metrics, first=results[0]))
-    return "\n".join(lines) + "\n"
+    return markdown_table(heads, lines) + "\n"
 
 
 def _line(
     result: CellResult, other: CellResult | None, metrics: Sequence[str], *, first: CellResult
-) -> str:
+) -> list[str]:
     training = [
         f"{result.seeds[0].parameters:,}",
         " ".join(str(r.seed) for r in result.seeds),
         ", ".join(_epochs(result, r) for r in result.seeds),
         _seconds(result),
     ]
-    cells = [
+    return [
         result.about,
         *(_figure(result, metric) for metric in metrics),
         _difference(result, other, metrics[0], first),
         *(training if result.seeds[0].epochs else [""] * len(training)),
         f"`{result.config_hash[:8]}`",
     ]
-    return "| " + " | ".join(cells) + " |"
 
 
 def _difference(

@@ -9,12 +9,13 @@ from typing import Any
 from pipeline.artifacts import write_text
 from pipeline.estimates import COMPARED_BY
 from pipeline.model_names import JOINT, SINGLE, label
+from pipeline.report_buckets import in_reading_order
 from pipeline.report_copy import copies
 from pipeline.report_order import by_size
 from pipeline.results import to_json
-from pipeline.results_page import put_section
+from pipeline.results_page import markdown_table, put_section
 
-_GROUPS = ("item", "history", "person", "tie")
+_GROUPS = ("item", "taken", "history", "person", "tie")
 _SHOWN = ("popularity", "item_knn", "sasrec", "hydra_ids", SINGLE, JOINT)  # of the buckets
 
 
@@ -71,18 +72,19 @@ def _significance(metrics: Mapping[str, Any]) -> str:
             cells = [name, f"{delta[COMPARED_BY]:+.4f}", relative, f"{delta['effect_size']:+.3f}"]
             rows.append([*cells, f"{delta['p_holm']:.4f}", mark])
     head = ["domain", "difference", "relative", "effect size", "p, Holm", ""]
-    return _table(head, rows) if rows else ""
+    return markdown_table(head, rows) if rows else ""
 
 
 def _bucket_table(metrics: Mapping[str, Any], group: str) -> str:
     rows = [
-        [name, bucket, f"{found['users']:,}", *_figures(found)]
+        [name, bucket, f"{found[bucket]['users']:,}", *_figures(found[bucket])]
         for name in by_size(metrics)
-        for bucket, found in metrics["domains"][name].get("buckets", {}).get(group, {}).items()
-        if found["models"]
+        if (found := metrics["domains"][name].get("buckets", {}).get(group))
+        for bucket in in_reading_order(found)
+        if found[bucket]["models"]
     ]
     head = ["domain", group, "n", *map(label, _SHOWN), "joint - single [95%]"]
-    return _table(head, rows) if rows else ""
+    return markdown_table(head, rows) if rows else ""
 
 
 def _figures(bucket: Mapping[str, Any]) -> list[str]:
@@ -93,8 +95,3 @@ def _figures(bucket: Mapping[str, Any]) -> list[str]:
         return [*cells, "-"]
     low, high = delta["ci95"]
     return [*cells, f"{delta[COMPARED_BY]:+.4f} [{low:+.4f}, {high:+.4f}]"]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
