@@ -1,5 +1,8 @@
 """The page of results: a section replaces its own, and nothing else."""
 
+import doctest
+
+from pipeline import results_page
 from pipeline.results_page import HEAD, put_section
 
 
@@ -21,3 +24,9 @@ def test_what_else_stands_on_the_page_stays(tmp_path):
     assert page.read_text() == (
         "# Results\n\n## Mine\n\nkept\n\n<!-- begin race -->\nfirst\n<!-- end race -->\n"
     )
+
+
+def test_the_example_of_a_table_is_true():
+    result = doctest.testmod(results_page)
+    assert result.attempted == 1
+    assert result.failed == 0
