@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.artifacts import read_json, write_json
+from pipeline.artifacts import exclusive_lock, read_json, write_json
 from pipeline.config import RunConfig
 from pipeline.estimates import COMPARED_BY
 from pipeline.progress import Progress
@@ -128,6 +128,8 @@ class RunStudy:
     ) -> RunCellResult:
         """Run one seed of a cell, unless its figures are there already.
 
+        Several processes may run seeds of one cell at a time.
+
         Args:
             cell: what to run.
             seed: of the training; the data are those of the run's own seed.
@@ -139,9 +141,10 @@ class RunStudy:
             return found
         config = of_seed(self.study.run_of(cell), seed)
         outcome = execute(config, self.runs / cell.name / f"seed-{seed}", progress())
-        seeds = (*self.result(cell, command).seeds, RunFigures.of(seed, outcome))
-        found = found.model_copy(update={"seeds": tuple(sorted(seeds, key=lambda f: f.seed))})
-        write_json(self._path(cell), found.model_dump(mode="json"))
+        with exclusive_lock(self.runs / f".{cell.name}.lock", wait=True):
+            seeds = (*self.result(cell, command).seeds, RunFigures.of(seed, outcome))
+            found = found.model_copy(update={"seeds": tuple(sorted(seeds, key=lambda f: f.seed))})
+            write_json(self._path(cell), found.model_dump(mode="json"))
         return found
 
     def result(self, cell: RunCell, command: str = "") -> RunCellResult:
