@@ -7,6 +7,8 @@ words). Windows, weights and smoothing are our choice (docs/log.md).
 Shapes: V items, E events, U rows, k columns.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import scipy.sparse as sparse
 import torch
@@ -21,28 +23,39 @@ SMOOTHING = 0.75  # of an item's share as the context of others, so that rare on
 _LEAST_ROW = 0.01  # root mean square of a row, below which it tells nothing; of all rows it is 1
 
 
-def cooccurrence_vectors(histories: Histories, n_items: int, most: int) -> tuple[Tensor, Tensor]:
+def cooccurrence_vectors(
+    histories: Histories, domain_starts: Int64, most: int
+) -> tuple[Tensor, Tensor]:
     """Return a vector for each item, near for items that stand near each other in histories.
 
-    The same histories give the same vectors. 200,000 items, 4.8 million events and 64 columns take
-    66 s of one core and 2.8 GB.
+    Each domain has columns of its own: those of all domains together would be shared out among
+    them, most of them to the ones with the fewest items. The same histories give the same vectors.
+    200,000 items, 4.8 million events and 64 columns take 66 s of one core and 2.8 GB.
 
     Args:
-        histories: U rows of items below n_items.
-        n_items: V.
+        histories: U rows of items below V.
+        domain_starts: int64 [D + 1], the first item of each domain, and the number of items V.
         most: columns at most.
 
     Returns:
-        float32 [V, k <= most], root mean square 1, the columns with the largest eigenvalue first,
-        none for one that is not above 0; and bool [V], the items that it tells something of.
+        float32 [V, k <= most], in each domain of root mean square 1, the columns with the largest
+        eigenvalue first, none for one that is not above 0 (zeros where another domain has more);
+        and bool [V], the items that it tells something of.
     """
-    information = _positive_information(_counts(histories, n_items))
-    values_k, vectors_Vk = _leading(information, most)
+    counts = _counts(histories, int(domain_starts[-1]))
+    parts = [_scaled(counts[first:end, first:end], most) for first, end in pairwise(domain_starts)]
+    columns = max(part.shape[1] for part in parts)
+    vectors_Vk = np.vstack([np.pad(p, ((0, 0), (0, columns - p.shape[1]))) for p in parts])
+    told = [np.sqrt((part**2).sum(1) / max(part.shape[1], 1)) > _LEAST_ROW for part in parts]
+    return torch.from_numpy(vectors_Vk).float(), torch.from_numpy(np.concatenate(told))
+
+
+def _scaled(counts: sparse.csr_array, most: int) -> NDArray[np.float64]:
+    """Eigenvectors of a domain's information times the square roots of their values, [V, k]."""
+    values_k, vectors_Vk = _leading(_positive_information(counts), most)
     kept = values_k > 1e-9 * max(float(values_k.max(initial=0.0)), 1e-30)
     scaled_Vk = vectors_Vk[:, kept] * np.sqrt(values_k[kept])
-    scaled_Vk /= max(np.sqrt(np.mean(scaled_Vk**2)) if scaled_Vk.size else 0.0, 1e-30)
-    told_V = np.sqrt((scaled_Vk**2).sum(1) / max(scaled_Vk.shape[1], 1)) > _LEAST_ROW
-    return torch.from_numpy(scaled_Vk).float(), torch.from_numpy(told_V)
+    return scaled_Vk / max(np.sqrt(np.mean(scaled_Vk**2)) if scaled_Vk.size else 0.0, 1e-30)
 
 
 def _counts(histories: Histories, n_items: int) -> sparse.csr_array:

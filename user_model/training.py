@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,7 +92,7 @@ def train(
     model.items.mark_seen(torch.from_numpy(batches.items))
     progress = Progress()
     if model.items.ids_from_histories and not has_checkpoint(checkpoint_dir):
-        _start_ids(model, histories, workers, progress)
+        _start_ids(model, histories, domain_starts, workers, progress)
     workers.from_first([p.data for p in model.parameters()])
     step = TrainingStep(model, batches, config, seed=seed, workers=workers)
     checkpoints = None
@@ -106,7 +107,11 @@ def train(
 
 
 def _start_ids(
-    model: Recommender, histories: Histories, workers: Workers, progress: Progress
+    model: Recommender,
+    histories: Histories,
+    domain_starts: Int64,
+    workers: Workers,
+    progress: Progress,
 ) -> None:
     """Start the id vectors from the histories, on worker 0; the first epoch bears the time."""
     began, cpu_began = time.perf_counter(), time.process_time()
@@ -115,7 +120,8 @@ def _start_ids(
         from user_model.cooccurrence import cooccurrence_vectors
 
         items = model.items
-        items.start_ids(*cooccurrence_vectors(histories, items.n_items, items.dim))
+        starts = np.append(domain_starts[:-1], items.n_items)
+        items.start_ids(*cooccurrence_vectors(histories, starts, items.dim))
     progress.seconds += time.perf_counter() - began
     progress.cpu_seconds += time.process_time() - cpu_began
 

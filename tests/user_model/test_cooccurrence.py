@@ -17,6 +17,10 @@ def histories(rows):
     )
 
 
+def one_domain(n_items):
+    return np.array([0, n_items])
+
+
 def information(rows, n_items):
     """Positive pointwise mutual information from its definition, pair by pair."""
     near = [[0.0] * n_items for _ in range(n_items)]
@@ -57,7 +61,7 @@ def random_rows(n_items, n_rows, seed=0):
 @pytest.mark.parametrize("n_items", [30, 200])  # all eigenvectors at once, and the leading alone
 def test_their_products_are_the_leading_part_of_the_information(n_items):
     rows, most = random_rows(n_items, 400), 12
-    vectors, told = cooccurrence_vectors(histories(rows), n_items, most)
+    vectors, told = cooccurrence_vectors(histories(rows), one_domain(n_items), most)
     values, directions = np.linalg.eigh(information(rows, n_items))
     expected = (directions[:, -most:] * values[-most:]) @ directions[:, -most:].T
     got = vectors.double().numpy() @ vectors.double().numpy().T
@@ -69,7 +73,7 @@ def test_their_products_are_the_leading_part_of_the_information(n_items):
 
 
 def test_items_of_one_group_are_near_each_other():
-    vectors, _ = cooccurrence_vectors(histories(random_rows(200, 2000)), 200, 16)
+    vectors, _ = cooccurrence_vectors(histories(random_rows(200, 2000)), one_domain(200), 16)
     units = torch.nn.functional.normalize(vectors, dim=1)
     cosines, group = units @ units.T, torch.arange(200) % 10
     same = group[:, None] == group
@@ -79,18 +83,39 @@ def test_items_of_one_group_are_near_each_other():
 
 def test_rows_do_not_touch_and_items_without_company_are_told_nothing_of():
     rows = [[0, 1], [0, 1, 1], [2], [3, 4], [4, 3]]
-    vectors, told = cooccurrence_vectors(histories(rows), 6, 4)
+    vectors, told = cooccurrence_vectors(histories(rows), one_domain(6), 4)
     assert told.tolist() == [True, True, False, True, True, False]
     assert float((vectors[0] @ vectors[3]).abs()) < 1e-6
 
 
 def test_the_same_histories_give_the_same_vectors():
     rows = histories(random_rows(200, 400))
-    (one, _), (other, _) = (cooccurrence_vectors(rows, 200, 12) for _ in range(2))
+    (one, _), (other, _) = (cooccurrence_vectors(rows, one_domain(200), 12) for _ in range(2))
     assert torch.equal(one, other)
 
 
 def test_histories_without_pairs_give_no_columns():
-    vectors, told = cooccurrence_vectors(histories([[0], [2], []]), 3, 2)
+    vectors, told = cooccurrence_vectors(histories([[0], [2], []]), one_domain(3), 2)
     assert vectors.shape == (3, 0)
     assert not told.any()
+
+
+def test_each_domain_has_the_columns_that_it_has_alone():
+    small, large = random_rows(30, 400, seed=1), random_rows(200, 2000, seed=2)
+    moved = [[item + 30 for item in row] for row in large]
+    both, told = cooccurrence_vectors(histories([*small, *moved]), np.array([0, 30, 230]), 16)
+    alone, _ = cooccurrence_vectors(histories(small), one_domain(30), 16)
+    others, _ = cooccurrence_vectors(histories(large), one_domain(200), 16)
+    assert told.all()
+    assert others.shape == (200, 16)
+    assert torch.equal(both[30:], others)
+    assert torch.equal(both[:30, : alone.shape[1]], alone)
+    assert not both[:30, alone.shape[1] :].any()
+
+
+def test_a_domain_without_pairs_has_zeros_beside_one_with_them():
+    vectors, told = cooccurrence_vectors(
+        histories([[0, 1], [1, 0], [2], [3]]), np.array([0, 2, 4]), 4
+    )
+    assert told.tolist() == [True, True, False, False]
+    assert not vectors[2:].any()

@@ -253,21 +253,21 @@ def test_id_vectors_start_from_the_histories_and_the_time_is_counted(
 ):
     began = []
 
-    def slow(histories, n_items, most):
-        began.append(n_items)
+    def slow(histories, starts, most):
+        began.append(starts.tolist())
         time.sleep(0.3)
-        return cooccurrence_vectors(histories, n_items, most)
+        return cooccurrence_vectors(histories, starts, most)
 
     monkeypatch.setattr(cooccurrence, "cooccurrence_vectors", slow)
     model, plain = recommender("hydra, started"), recommender()
     assert torch.equal(model.items.ids, plain.items.ids)
     still = settings(epochs=2, lr=1e-9)
     result = train(model, circles, domain_starts, still, seed=0)
-    first, told = cooccurrence_vectors(circles, 50, 16)
+    first, told = cooccurrence_vectors(circles, domain_starts, 16)
     assert told.all()
     ids = model.items.ids.detach()[:, : first.shape[1]]
     torch.testing.assert_close(ids, 0.02 * first, atol=1e-5, rtol=0)
-    assert began == [50]
+    assert began == [domain_starts.tolist()]
     assert result.history[0].seconds > 0.3
     # Near each other in histories is near each other in the table: neighbours on the circle.
     units = torch.nn.functional.normalize(ids[:30], dim=1)
