@@ -17,12 +17,13 @@ from pipeline.corpus import Corpus
 from pipeline.evaluation import Scorer
 from pipeline.histories import (
     ROLE_NUMBERS,
-    TRAIN,
     EvaluationCases,
     HeldOutRole,
     Ints,
     Roles,
     gather_ranges,
+    training_counts,
+    training_events,
 )
 
 WEEK = 7 * 24 * 3600  # seconds
@@ -39,9 +40,7 @@ class PopularityScorer:
     @classmethod
     def fit(cls, corpus: Corpus, roles: Roles, domain: str) -> PopularityScorer:
         """Count the domain's train-role events; raises ValueError for an unknown domain."""
-        info = corpus.domain(domain)
-        items = corpus.items[_train_events(corpus, roles, domain)] - info.first_item
-        return cls(np.bincount(items, minlength=info.n_items))
+        return cls(training_counts(corpus, roles, domain))
 
     def __call__(self, cases: EvaluationCases, rows: slice) -> Tensor:
         """float32 [b, V]; one row of memory, shown b times."""
@@ -86,7 +85,7 @@ class RecentPopularityScorer:
                 f"popularity_7d on {domain}: the domain has `order: {info.order}`, so it has no "
                 "times; use popularity there"
             )
-        events = _train_events(corpus, roles, domain)
+        events = training_events(corpus, roles, domain)
         events = events[np.argsort(corpus.timestamps[events], kind="stable")]
         own = corpus.event_domains == corpus.domain_number(domain)
         held_out = np.flatnonzero(own & (roles == ROLE_NUMBERS[role]))
@@ -141,7 +140,7 @@ class ItemKNNScorer:
     def fit(cls, corpus: Corpus, roles: Roles, domain: str) -> ItemKNNScorer:
         """Count the domain's train-role neighbours; raises ValueError for an unknown domain."""
         info = corpus.domain(domain)
-        events = _train_events(corpus, roles, domain)
+        events = training_events(corpus, roles, domain)
         items, users = corpus.items[events] - info.first_item, corpus.event_users[events]
         near_VV = _sparse(info.n_items, info.n_items)
         for distance in range(1, cls.reach + 1):
@@ -192,11 +191,6 @@ def fit(model: str, corpus: Corpus, roles: Roles, domain: str) -> Scorer:
     if model not in _FITS:
         raise ValueError(f"there is no baseline {model!r}: there are {', '.join(_FITS)}")
     return _FITS[model](corpus, roles, domain)
-
-
-def _train_events(corpus: Corpus, roles: Roles, domain: str) -> NDArray[np.intp]:
-    own = corpus.event_domains == corpus.domain_number(domain)
-    return np.flatnonzero(own & (roles == TRAIN))
 
 
 def _sparse(

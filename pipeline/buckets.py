@@ -23,7 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.corpus import Corpus
-from pipeline.histories import TRAIN, EvaluationCases, Roles, evaluation_cases
+from pipeline.histories import (
+    TRAIN,
+    EvaluationCases,
+    Roles,
+    evaluation_cases,
+    training_counts,
+)
 
 Rows = NDArray[np.bool_]  # bool [n]
 Buckets = Mapping[str, Mapping[str, Rows]]  # group -> bucket -> the users in it
@@ -61,7 +67,7 @@ def buckets(corpus: Corpus, roles: Roles, domain: str) -> dict[str, dict[str, Ro
     cases = evaluation_cases(
         corpus, roles, domain, "test", None, own_domain_only=True, with_times=timed
     )
-    taken_V = _taken(corpus, roles, domain)
+    taken_V = training_counts(corpus, roles, domain)
     targets = cases.targets - corpus.domain(domain).first_item
     found = {
         "history": _by_size(np.diff(cases.offsets), _HISTORY),
@@ -74,14 +80,6 @@ def buckets(corpus: Corpus, roles: Roles, domain: str) -> dict[str, dict[str, Ro
 
 def _by_size(sizes_n: NDArray[np.int64], bounds: Bounds) -> dict[str, Rows]:
     return {name: (sizes_n >= least) & (sizes_n <= most) for name, (least, most) in bounds.items()}
-
-
-def _taken(corpus: Corpus, roles: Roles, domain: str) -> NDArray[np.int64]:
-    """Training events of each of the domain's items, int64 [V]."""
-    info = corpus.domain(domain)
-    trained = corpus.items[roles == TRAIN].astype(np.int64) - info.first_item
-    inside = (trained >= 0) & (trained < info.n_items)
-    return np.bincount(trained[inside], minlength=info.n_items)
 
 
 def _by_item(taken_V: NDArray[np.int64], targets_n: NDArray[np.int64]) -> dict[str, Rows]:

@@ -66,6 +66,19 @@ class EvaluationCases:
     target_times: Ints | None = None
 
 
+def training_events(corpus: Corpus, roles: Roles, domain: str) -> NDArray[np.intp]:
+    """Where the domain's train-role events stand in the corpus, ascending; raises ValueError."""
+    own = corpus.event_domains == corpus.domain_number(domain)
+    return np.flatnonzero(own & (roles == TRAIN))
+
+
+def training_counts(corpus: Corpus, roles: Roles, domain: str) -> NDArray[np.int64]:
+    """Train-role events of each of the domain's items, int64 [V]; raises ValueError."""
+    info = corpus.domain(domain)
+    items = corpus.items[training_events(corpus, roles, domain)] - info.first_item
+    return np.bincount(items, minlength=info.n_items)
+
+
 def training_histories(
     corpus: Corpus,
     roles: Roles,

@@ -12,18 +12,9 @@ from pipeline.estimates import COMPARED_BY
 from pipeline.model_names import ORACLE, in_order, label
 from pipeline.report_buckets import in_reading_order
 from pipeline.report_charts import Line, Panel, curves
-from pipeline.report_order import domain_order, style
+from pipeline.report_order import LegendEntry, domain_order, legend_entry, style
 
 GROUP = "taken"
-
-
-@dataclass(frozen=True)
-class LegendEntry:
-    """What tells a model's curve from the others."""
-
-    label: str
-    colour: str
-    dash: str
 
 
 @dataclass(frozen=True)
@@ -32,7 +23,7 @@ class ColdCurve:
 
     domain: str
     users: int
-    models: list[LegendEntry]
+    legend: list[LegendEntry]
     chart: Markup
 
 
@@ -69,7 +60,7 @@ def _curve(name: str, domain: str, buckets: Mapping[str, Any]) -> ColdCurve:
         x_names=list(buckets),
         description=description,
     )
-    legend = [LegendEntry(label(model), *style(model)) for model in models]
+    legend = [legend_entry(model) for model in models]
     return ColdCurve(domain, sum(found["users"] for found in buckets.values()), legend, chart)
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from pipeline.model_names import in_order, label
 from pipeline.report_charts import Line, Panel, curves
-from pipeline.report_order import style
+from pipeline.report_order import legend_entry, style
 
 
 def item_llm_chart(item_llm: Mapping[str, Any] | None) -> Markup | None:
@@ -41,7 +41,7 @@ def training_charts(
         domains: in the order of the charts.
 
     Returns:
-        For each chart its title, the chart, and the models with what a legend says of them.
+        For each chart its title, the chart, and its legend.
     """
     charts = []
     for number, scope in enumerate(["all", *domains]):
@@ -53,16 +53,11 @@ def training_charts(
         if trained:
             title = "All domains together" if scope == "all" else scope
             chart = _training_chart(f"curves-{number}", title, trained)
-            models = [
-                {
-                    "label": label(m),
-                    "colour": style(m)[0],
-                    "dash": style(m)[1],
-                    "epochs": len(epochs),
-                }
-                for m, epochs in trained.items()
+            legend = [
+                legend_entry(model, f", n = {len(epochs)} epochs")
+                for model, epochs in trained.items()
             ]
-            charts.append({"title": title, "chart": chart, "models": models})
+            charts.append({"title": title, "chart": chart, "legend": legend})
     return charts
 
 

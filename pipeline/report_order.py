@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.estimates import COMPARED_BY
-from pipeline.model_names import JOINT, ORACLE, in_order
+from pipeline.model_names import JOINT, ORACLE, in_order, label
 
 # CSS variable of each model, and the dash of its curves: blues are Hydra, greys are baselines.
 _MODEL_STYLE = {
@@ -30,6 +31,20 @@ _OTHER_STYLE = ("other", "solid")
 def style(model: str) -> tuple[str, str]:
     """The model's CSS variable (without dashes) and the dash of its curves."""
     return _MODEL_STYLE.get(model, _OTHER_STYLE)
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """What tells a model's curve from the others: its name, colour and dash."""
+
+    label: str
+    colour: str
+    dash: str
+
+
+def legend_entry(model: str, remark: str = "") -> LegendEntry:
+    """The model's entry in a chart's legend; the remark follows its name."""
+    return LegendEntry(label(model) + remark, *style(model))
 
 
 def domain_order(metrics: Mapping[str, Any]) -> list[str]:

@@ -28,7 +28,7 @@ def test_a_chart_of_each_domain_from_new_items_to_common_ones(metrics):
     assert ticks(found[0].chart) == ["0", "1-2", "51+"]
     books = metrics["domains"]["books"]
     assert found[0].users == books["evaluated_users"]
-    assert [entry.label for entry in found[0].models] == [
+    assert [entry.label for entry in found[0].legend] == [
         label(name)
         for name in ["popularity", "sasrec", "hydra_single", "hydra_joint"]
         if name in books["models"]
