@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.command_line import finished, job_parser
+from pipeline.config import RunConfig, load
 from pipeline.paths import project_root, resolve
 
 
@@ -28,7 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str]) -> None:
-    from pipeline.config import load
     from pipeline.progress import Progress
     from pipeline.results_table import results_table
     from pipeline.transfer import evaluate
@@ -37,6 +37,9 @@ def _main(arguments: Sequence[str]) -> None:
 
     options, overrides = _parser().parse_known_args(arguments)
     config = load(options.config, overrides)
+    if options.plan:
+        _plan(config, options.seeds, options.run_dir)
+        return
     command = command_of(_shown(options.config), options.seeds, overrides)
     out = resolve(options.out, project_root()) if options.out else None
     folder = None if out is None else out / "results" / f"transfer.{config.name}"
@@ -50,6 +53,16 @@ def _main(arguments: Sequence[str]) -> None:
         page = write_page(out, config.name, outcome.metrics, options.seeds, command)
         console.print(f"tables: {page}", highlight=False, soft_wrap=True)
     console.print(f"report: {outcome.folder.report}", highlight=False, soft_wrap=True)
+
+
+def _plan(config: RunConfig, seeds: Sequence[int], run_dir: Path | None) -> None:
+    """Print what would be run, seed by seed."""
+    from pipeline.plan import make_plan
+    from pipeline.plan_text import plan_text
+    from pipeline.transfer import runs_of
+
+    for run, folder in runs_of(config, seeds, run_dir):
+        print(f"seed {run.seed}\n\n{plan_text(make_plan(run, folder))}")
 
 
 def _shown(config: Path) -> Path:
@@ -86,11 +99,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder of results.md and results/, relative to the project (default: none)",
     )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="print each seed's stages, sizes and what is done already, and run nothing "
+        "(default: run)",
+    )
     return parser
 
 
 _USAGE = """%(prog)s --config FILE
-           [--seeds N ...] [--run-dir DIR] [--out DIR] [--FIELD ...]"""
+           [--seeds N ...] [--run-dir DIR] [--out DIR] [--plan] [--FIELD ...]"""
 
 
 if __name__ == "__main__":

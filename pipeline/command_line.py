@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -36,14 +38,33 @@ def refused(mistake: ValueError) -> int:
 def finished(work: Callable[[], None]) -> int:
     """Do a job's work; returns the exit status: 0, or 2 where the user has something to mend.
 
-    After Ctrl-C the process ends with status 130, after SIGTERM with 143.
+    After Ctrl-C the process ends with status 130, after SIGTERM with 143; where what it prints is
+    read no more (`... | head`), it ends without a word, with 141 as other programs do.
     """
     try:
         with interruptible():
             work()
+            sys.stdout.flush()
     except ValueError as error:
         return refused(error)
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr, flush=True)
         leave(interrupted.status)
+    except BrokenPipeError:
+        if not _reader_has_left():
+            raise  # another pipe: a worker's, or a server's
+        return 141
     return 0
+
+
+def _reader_has_left() -> bool:
+    """Whether standard output is a pipe that nobody reads; then nothing is written to it again."""
+    output = sys.stdout.fileno()
+    polled = select.poll()
+    polled.register(output, 0)  # an error or a hang-up is always told
+    if not polled.poll(0):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, output)  # else the interpreter's last flush fails aloud
+    os.close(nowhere)
+    return True

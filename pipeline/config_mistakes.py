@@ -34,12 +34,18 @@ def _sentence(mistake: Mapping[str, Any], model: type[BaseModel], where: str) ->
     return f"{where}: {field}: {message}, got {got if len(got) < 80 else got[:77] + '...'}"
 
 
-def did_you_mean(wrong: str, known: Sequence[str]) -> str:
-    """The known name nearest to a wrong one, as a question; else all that are known."""
+def did_you_mean(wrong: str, known: Sequence[str], else_see: str | None = None) -> str:
+    """The known name nearest to a wrong one, as a question; else all that are known.
+
+    Args:
+        wrong: the name that was got.
+        known: the names that would have done.
+        else_see: said instead of all of them, where they are too many to read in a message.
+    """
     close = difflib.get_close_matches(wrong, known, n=1)
     if close:
         return f"did you mean `{close[0]}`?"
-    return f"known are {', '.join(sorted(known))}"
+    return else_see or f"known are {', '.join(sorted(known))}"
 
 
 def _dotted(location: Sequence[str | int]) -> str:

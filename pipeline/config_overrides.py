@@ -36,7 +36,8 @@ def with_overrides(
         path = option.removeprefix("--").replace("-", "_")
         if path not in fields:
             known = [field.option for field in fields.values()]
-            raise ValueError(f"{option}: unknown option; {did_you_mean(option, known)}")
+            hint = did_you_mean(option, known, else_see="--help lists the known ones")
+            raise ValueError(f"{option}: unknown option; {hint}")
         merged = put_field(merged, path.split("."), _value(option, values, fields[path]))
     return merged
 

@@ -50,6 +50,20 @@ def of_seed(config: RunConfig, seed: int) -> RunConfig:
     return config.model_copy(update={"seed": seed, "data_seed": config.sampling_seed})
 
 
+def runs_of(
+    config: RunConfig, seeds: Sequence[int], run_dir: Path | None
+) -> list[tuple[RunConfig, Path]]:
+    """The run of each training seed, and its folder below that of the evaluation.
+
+    Raises:
+        ValueError: no seeds, or one given twice.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds: got {list(seeds)}, expected one or more, each once")
+    _, folder = places(config, run_dir)
+    return [(of_seed(config, seed), folder.path / f"seed-{seed}") for seed in seeds]
+
+
 def evaluate(
     config: RunConfig,
     seeds: Sequence[int],
@@ -69,12 +83,9 @@ def evaluate(
     Raises:
         ValueError: no seeds, one given twice, or what `run.execute` raises.
     """
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds: got {list(seeds)}, expected one or more, each once")
     _, folder = places(config, run_dir)
     outcomes = [
-        _run(of_seed(config, seed), folder.path / f"seed-{seed}", progress(), on_ranked)
-        for seed in seeds
+        _run(run, path, progress(), on_ranked) for run, path in runs_of(config, seeds, run_dir)
     ]
     corpus = outcomes[0].stages["corpus"].artifact.path
     metrics = metrics_of(config, corpus, [_ranked(outcome.stages) for outcome in outcomes])

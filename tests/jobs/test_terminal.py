@@ -121,12 +121,41 @@ def test_the_plan_tells_stages_and_sizes_and_writes_nothing(config, tmp_path):
     assert in_terminal(*command, "--plan") == (0, text)
 
 
+def test_each_seed_of_a_transfer_evaluation_has_a_plan(config, tmp_path):
+    command = ["jobs/evaluate_transfer.py", "--config", str(config), "--seeds", "0", "4"]
+    status, text, errors = in_pipe(*command, "--run-dir", f"{tmp_path}/run", "--plan")
+    assert (status, errors) == (0, "")
+    assert too_long(text) == []
+    heads = [line for line in text.splitlines() if line.startswith(("seed", "results"))]
+    assert heads == [
+        *("seed 0", f"results  {tmp_path}/run/seed-0"),
+        *("seed 4", f"results  {tmp_path}/run/seed-4"),
+    ]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["--plan", "--help"])
+def test_a_reader_that_has_left_is_no_mistake(config, option):
+    command = [sys.executable, "jobs/multidomain.py", "--config", str(config), option]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == (b"", 141)
+    process.stderr.close()
+
+
 def test_the_plan_refuses_what_the_run_would_refuse(config, tmp_path):
     (tmp_path / "events.csv").unlink()
     status, _, errors = in_pipe("jobs/multidomain.py", "--config", str(config), "--plan")
     assert status == 2
     assert "events.csv" in errors
     assert len(errors.splitlines()) == 1
+
+
+def test_an_option_like_no_other_is_one_line(config):
+    status, _, errors = in_pipe("jobs/multidomain.py", "--config", str(config), "--zzz", "3")
+    assert (status, errors) == (
+        2, "error: --zzz: unknown option; --help lists the known ones\n"
+    )  # fmt: skip
 
 
 def test_a_wrong_option_is_one_sentence_with_status_2(config):
