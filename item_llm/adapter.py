@@ -61,7 +61,6 @@ def attach_lora(encoder: ItemEncoder, config: LoraConfig) -> None:
             lora_alpha=config.alpha,  # peft's type says int; it only divides
             lora_dropout=config.dropout,
             target_modules=list(_targets(encoder, config.target_modules)),
-            base_model_name_or_path=encoder.config.base,
         ),
     )
     encoder.core.peft_config["default"].base_model_name_or_path = encoder.config.base

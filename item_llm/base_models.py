@@ -103,6 +103,15 @@ class PretrainedModel:
             if bars:
                 logging.enable_progress_bar()
 
+    def shape(self, dtype: torch.dtype) -> Any:
+        """The same model on the meta device: shapes alone, no memory, no weights read."""
+        from transformers import AutoModel
+
+        with torch.device("meta"):
+            return AutoModel.from_config(
+                self._config(), dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
+            ).eval()
+
     def load_tokenizer(self) -> Any:
         """The model's fast tokenizer, with no length limit of its own."""
         from transformers import AutoTokenizer, PreTrainedTokenizerFast

@@ -37,7 +37,9 @@ class ItemEncoder(nn.Module):
         fingerprint: hex sha256 of everything that decides a text's vector.
     """
 
-    def __init__(self, config: EncoderConfig, base: PretrainedModel) -> None:
+    def __init__(
+        self, config: EncoderConfig, base: PretrainedModel, *, shape_only: bool = False
+    ) -> None:
         super().__init__()
         if base.is_static():
             raise ValueError(
@@ -48,7 +50,7 @@ class ItemEncoder(nn.Module):
         self.base = base
         self._reading = Reading.of(config, base)
         self.causal, self.pooling = self._reading.causal, self._reading.pooling
-        self.core = base.load(_WEIGHTS[config.dtype])
+        self.core = (base.shape if shape_only else base.load)(_WEIGHTS[config.dtype])
         self.dim = int(self.core.config.hidden_size)
         self.shares_prefix = shares_prefix(self.core.config.model_type)
         tokenizer, prompt = self._reading.tokenizer, self._reading.prompt
@@ -177,7 +179,9 @@ class ItemEncoder(nn.Module):
             embeddings = torch.cat([prefix.embeddings(rows), embeddings], dim=1)
             ends_B, starts_B = ends_B + prefix.length, torch.full_like(lengths_B, prefix.length)
             at_T = torch.arange(embeddings.shape[1], device=ends_B.device)
-            mask = None if self.causal else (at_T < ends_B[:, None]).long()
+            # On the meta device there are no lengths to tell padding by.
+            padded = not (self.causal or embeddings.is_meta)
+            mask = (at_T < ends_B[:, None]).long() if padded else None
             hidden = self.core(
                 inputs_embeds=embeddings,
                 attention_mask=mask,

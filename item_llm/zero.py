@@ -24,6 +24,9 @@ from torch import nn
 if TYPE_CHECKING:
     from item_llm.finetuning_config import FinetuningConfig
 
+# Weights of other workers' shards that ZeRO-3 holds at most; DeepSpeed's own default.
+GATHERED_ELEMENTS = 10**9
+
 
 @contextmanager
 def process_group(workers: int) -> Iterator[None]:
@@ -107,14 +110,15 @@ class ShardedModule:
         logger.setLevel(logging.WARNING)
         __compatible_ops__["deepspeed_shm_comm"] = False
         AcceleratorState._reset_state(reset_partial_state=True)  # of a training that failed
-        plugin = DeepSpeedPlugin(hf_ds_config=_deepspeed_config(config), zero3_init_flag=False)
+        self._trainable = [p for p in model.parameters() if p.requires_grad]
+        settings = _deepspeed_config(config, self.trainable_elements())
+        plugin = DeepSpeedPlugin(hf_ds_config=settings, zero3_init_flag=False)
         self._accelerator = Accelerator(
             deepspeed_plugin=plugin,
             kwargs_handlers=[InitProcessGroupKwargs(backend=dist.get_backend())],
         )
         assert self._accelerator.distributed_type == DistributedType.DEEPSPEED
         assert self._accelerator.num_processes == dist.get_world_size()
-        self._trainable = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self._trainable, lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -184,7 +188,7 @@ def _is_split(parameter: Any) -> bool:
     return hasattr(parameter, "ds_id") and parameter.numel() != parameter.ds_numel
 
 
-def _deepspeed_config(config: FinetuningConfig) -> dict[str, Any]:
+def _deepspeed_config(config: FinetuningConfig, trainable: int) -> dict[str, Any]:
     parts = config.gradient_accumulation
     return {
         "train_micro_batch_size_per_gpu": config.pairs_per_step // dist.get_world_size() // parts,
@@ -197,6 +201,9 @@ def _deepspeed_config(config: FinetuningConfig) -> dict[str, Any]:
             "stage": config.zero_stage,
             "contiguous_gradients": True,
             "overlap_comm": False,
+            # A buffer of so many elements is taken at once, by default 2 GB for a few MB of LoRA.
+            "reduce_bucket_size": trainable,
             "stage3_param_persistence_threshold": config.stage3_persistence_threshold,
+            "stage3_max_live_parameters": GATHERED_ELEMENTS,
         },
     }

@@ -19,6 +19,7 @@ from pipeline.artifacts import MANIFEST, RunStore, read_json
 from pipeline.candidates import variants
 from pipeline.config import ModelName, RunConfig
 from pipeline.domains import DomainConfig
+from pipeline.memory import RunMemory, run_memory
 from pipeline.paths import data_root
 from pipeline.prepare import CORPUS, DATA
 from pipeline.recipe import Recipe, RecipeBuilder
@@ -62,6 +63,7 @@ class Plan:
         sources: in the config's order.
         texts: items with a text, of the corpus; None while there is none.
         weights: model -> weights without item vectors, for each trained model.
+        memory: what one worker's trainings take; None while the base is not there.
     """
 
     config: RunConfig
@@ -71,7 +73,8 @@ class Plan:
     stages: Sequence[PlannedStage]
     sources: Sequence[SourceSize]
     texts: int | None
-    weights: Mapping[str, int]
+    weights: Mapping[ModelName, int]
+    memory: RunMemory | None
 
 
 def make_plan(config: RunConfig, run_dir: Path | None) -> Plan:
@@ -83,15 +86,19 @@ def make_plan(config: RunConfig, run_dir: Path | None) -> Plan:
     store, folder = places(config, run_dir)
     recipe = RecipeBuilder(config, data_root(), store.root, _base_sha256).build()
     corpus = _output(store, recipe.corpus)
+    base_ready = not recipe.vectors or PretrainedModel.is_ready(config.item_llm.encoder.base)
+    weights = _weights(config, recipe)
+    tunes = recipe.item_llm is not None
     return Plan(
         config,
         store.root,
         folder.path,
-        not recipe.vectors or PretrainedModel.is_ready(config.item_llm.encoder.base),
+        base_ready,
         [_planned(store, stage) for stage in in_order(recipe.targets)],
         [_source(domain, corpus) for domain in config.domains],
         None if corpus is None else _texts(corpus),
-        _weights(config, recipe),
+        weights,
+        run_memory(config, list(weights), tunes=tunes) if base_ready else None,
     )
 
 
@@ -126,9 +133,9 @@ def _texts(corpus: Path) -> int:
     return len({text for text in Corpus.open(corpus / CORPUS).texts if text})
 
 
-def _weights(config: RunConfig, recipe: Recipe) -> dict[str, int]:
+def _weights(config: RunConfig, recipe: Recipe) -> dict[ModelName, int]:
     """Of each trained model; of candidates that differ in size, the largest."""
-    weights: dict[str, int] = {}
+    weights: dict[ModelName, int] = {}
     trained = {name.split(".")[1] for name in recipe.trained}
     for model in (name for name in config.models if name in trained):
         architecture = architecture_of(model, config)

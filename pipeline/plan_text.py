@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from pipeline.config import JOINT_MODELS
 from pipeline.plan import Plan, PlannedStage, SourceSize
 from pipeline.progress import clock, shortened
 from pipeline.workers.cluster import ComputeConfig
@@ -24,6 +25,7 @@ def plan_text(plan: Plan) -> str:
             *_sources(plan),
             "",
             *_models(plan),
+            *_memory(plan),
             "",
             *_stages(plan),
             "",
@@ -70,6 +72,41 @@ def _models(plan: Plan) -> Iterator[str]:
         yield f"  {texts} {rest}"
         if not plan.base_ready:
             yield "  the base is not there yet: the run unpacks or downloads it first"
+
+
+def _memory(plan: Plan) -> Iterator[str]:
+    """What each training takes of a worker, and how that is made up."""
+    if plan.memory is None:
+        yield "memory is known once the base is there"
+        return
+    columns = ("weights", "gradients", "optimizer", "backward", "items", "in all")
+    yield f"\n{'memory of a worker':<20}{''.join(f'{name:>9} ' for name in columns)}".rstrip()
+    llm = plan.memory.item_llm
+    if llm is not None:
+        stage = f"item LLM, ZeRO {plan.config.item_llm.finetuning.zero_stage}"
+        held = llm.weights + llm.gathered
+        parts = [held, llm.gradients, llm.optimizer, llm.activations, None, llm.total]
+        yield _memory_line(stage, parts)
+    for model, memory in plan.memory.models.items():
+        count = _items(plan, together=model in JOINT_MODELS)
+        items = None if count is None else count * memory.item
+        total = memory.total(count or 0)
+        parts = [memory.weights, memory.gradients, memory.optimizer, memory.activations]
+        yield _memory_line(model, [*parts, items, total])
+    yield "beside Python, PyTorch and what kernels take for a moment"
+
+
+def _memory_line(name: str, parts: Sequence[int | None]) -> str:
+    shown = ("-" if part is None else _size(part) for part in parts)
+    return f"{name:<20}{''.join(f'{part:>9} ' for part in shown)}".rstrip()
+
+
+def _items(plan: Plan, *, together: bool) -> int | None:
+    """Items of a training's table: of all domains, or of the largest; None before the corpus."""
+    counts = [source.counts["items"] for source in plan.sources if source.counts is not None]
+    if len(counts) < len(plan.sources):
+        return None
+    return sum(counts) if together else max(counts)
 
 
 def _stages(plan: Plan) -> Iterator[str]:

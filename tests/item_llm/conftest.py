@@ -18,6 +18,7 @@ def _load(name: str):
 
 tiny_models = _load("tiny_models")
 _load("zero_launch")
+_load("zero_worker")
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import zero_worker
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
@@ -19,6 +20,7 @@ from item_llm import (
     finetune,
 )
 from item_llm.finetuning_config import learning_rate, total_steps
+from item_llm.memory import finetuning_memory
 
 TRAINABLE = 2 * (2 * 4 * 32 + 4 * 32 + 4 * 16) + 32 + 1  # LoRA on q and v, [ITEM], temperature
 
@@ -77,6 +79,24 @@ def test_stage_3_shards_the_weights_too(two_workers):
     shards = two_workers[1][3][0]["result"]["weight_elements"]
     assert whole[0] == whole[1] > 20_000
     assert max(shards) < 0.51 * whole[0]
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_what_a_worker_holds_is_what_was_told_of_it(two_workers, tiny_llama, stage):
+    result = two_workers[1][stage][0]["result"]
+    settings = zero_worker.FINETUNING | {"zero_stage": stage}
+    config = ItemLLMConfig.model_validate(
+        {
+            "encoder": {"base": str(tiny_llama)},
+            "lora": {"r": 4, "alpha": 8},
+            "finetuning": settings,
+        }
+    )
+    told = finetuning_memory(config, 2, lambda compute, held: 0)
+    assert told.weights == pytest.approx(4 * max(result["weight_elements"]), rel=0.01)
+    moments = 4 * max(result["optimizer_elements"])
+    assert told.optimizer == pytest.approx(1.5 * moments, rel=0.05)  # and what they are for
+    assert (told.gathered > 0) == (stage == 3)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
