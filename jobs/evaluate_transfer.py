@@ -8,7 +8,9 @@ Runs the config once for each training seed, on the same data, and compares the
 models over all seeds: every domain and group, users with short histories, cold
 targets and so on, with 95% intervals over users. Leaves runs/NAME/report.html,
 and below --out a file for each domain, model and seed, as soon as it is there.
-Finished stages are reused, so that the same command goes on where it stood.
+Finished stages are reused, so that the same command goes on where it stood. With
+--out the ranks of a finished seed are kept too (results/transfer.NAME/ranks), and
+a seed whose ranks are there is not run again, on any machine.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str]) -> None:
+    from pipeline.kept_ranks import KeptRanks
     from pipeline.progress import Progress
     from pipeline.results_table import results_table
     from pipeline.transfer import evaluate
@@ -44,15 +47,19 @@ def _main(arguments: Sequence[str]) -> None:
     out = resolve(options.out, project_root()) if options.out else None
     folder = None if out is None else out / "results" / f"transfer.{config.name}"
     cells = None if folder is None else CellFiles(folder, config, command)
+    kept = None if folder is None else KeptRanks(folder / "ranks")
 
     on_ranked = cells.write if cells else _ignore
-    outcome = evaluate(config, options.seeds, options.run_dir, Progress, on_ranked)
+    outcome = evaluate(config, options.seeds, options.run_dir, Progress, on_ranked, kept)
     console = Progress().console
     console.print(results_table(outcome.metrics))
     if out is not None:
-        page = write_page(out, config.name, outcome.metrics, options.seeds, command)
+        page = write_page(out, config.name, outcome.metrics, outcome.seconds, command)
         console.print(f"tables: {page}", highlight=False, soft_wrap=True)
-    console.print(f"report: {outcome.folder.report}", highlight=False, soft_wrap=True)
+    if outcome.folder is None:
+        console.print("report: none; every seed's ranks were kept, so nothing was run")
+    else:
+        console.print(f"report: {outcome.folder.report}", highlight=False, soft_wrap=True)
 
 
 def _plan(config: RunConfig, seeds: Sequence[int], run_dir: Path | None) -> None:

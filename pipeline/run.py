@@ -98,6 +98,20 @@ def places(config: RunConfig, run_dir: Path | None) -> tuple[RunStore, RunFolder
     return store, RunFolder(resolve(run_dir or Path("runs") / config.name, project_root()))
 
 
+def prepared(config: RunConfig, progress: Progress) -> Path:
+    """The output of the stage corpus, made if it is not there; no Ray is started.
+
+    Raises:
+        ValueError: something in the config or the data for the user to mend.
+    """
+    store, _ = places(config, None)
+    recipe = RecipeBuilder(config, data_root(), store.root).build()
+    with progress.running():
+        progress.expect([recipe.corpus.name])
+        done = Runner(store, progress, slots=1).run([recipe.corpus])
+    return done[recipe.corpus.name].artifact.path
+
+
 def _run_stages(
     config: RunConfig,
     recipe: Recipe,

@@ -18,13 +18,12 @@ from typing import Any
 
 from pipeline import report
 from pipeline.config import RunConfig
+from pipeline.kept_ranks import RANK, KeptRanks, SeedRanks
 from pipeline.progress import Progress
 from pipeline.ranking import metrics_of
 from pipeline.report_files import RunFiles
-from pipeline.run import RunFolder, RunOutcome, execute, places
+from pipeline.run import RunFolder, RunOutcome, execute, places, prepared
 from pipeline.stages import StageResult
-
-_RANK = "rank."
 
 # Called with the seed, and the stage rank.MODEL[.DOMAIN] that has just been finished.
 OnRanked = Callable[[int, StageResult], None]
@@ -32,10 +31,17 @@ OnRanked = Callable[[int, StageResult], None]
 
 @dataclass(frozen=True)
 class TransferOutcome:
-    """The combined run: its folder, and metrics.json over all seeds."""
+    """What came of all seeds.
 
-    folder: RunFolder
+    Attributes:
+        folder: of the combined run; None where no seed was run here, and so there is no report.
+        metrics: metrics.json over all seeds.
+        seconds: of each seed's stages, one after the other.
+    """
+
+    folder: RunFolder | None
     metrics: dict[str, Any]
+    seconds: dict[int, float]
 
 
 def of_seed(config: RunConfig, seed: int) -> RunConfig:
@@ -70,6 +76,7 @@ def evaluate(
     run_dir: Path | None,
     progress: Callable[[], Progress],
     on_ranked: OnRanked,
+    kept: KeptRanks | None = None,
 ) -> TransferOutcome:
     """Run every seed, then compare over all of them.
 
@@ -79,44 +86,68 @@ def evaluate(
         run_dir: the combined run's folder; None: runs/NAME in the project.
         progress: gives each seed's run a progress of its own.
         on_ranked: told of every ranking as soon as it is there.
+        kept: where the ranks of a finished seed go; a seed found there is not run. None: nowhere.
 
     Raises:
-        ValueError: no seeds, one given twice, or what `run.execute` raises.
+        ValueError: no seeds, one given twice, kept ranks that are damaged or of other data, or what
+            `run.execute` raises.
     """
     _, folder = places(config, run_dir)
-    outcomes = [
-        _run(run, path, progress(), on_ranked) for run, path in runs_of(config, seeds, run_dir)
-    ]
-    corpus = outcomes[0].stages["corpus"].artifact.path
-    metrics = metrics_of(config, corpus, [_ranked(outcome.stages) for outcome in outcomes])
-    files = _combined(metrics, config, seeds, [RunFiles.read(o.folder.path) for o in outcomes])
-    files.write(folder.path, report.render(files))
-    return TransferOutcome(folder, files.metrics)
+    found: dict[int, SeedRanks] = {}
+    outcomes: list[RunOutcome] = []
+    for run, path in runs_of(config, seeds, run_dir):
+        ranks = kept.find(run) if kept is not None else None
+        if ranks is None:
+            outcomes.append(_run(run, path, progress(), on_ranked))
+            ranks = SeedRanks.of(outcomes[-1].stages, outcomes[-1].metrics["data_fingerprint"])
+            if kept is not None:
+                kept.keep(run, ranks)
+        found[run.seed] = ranks
+    if outcomes:
+        corpus = outcomes[-1].stages["corpus"].artifact.path
+    else:
+        corpus = prepared(config, progress())
+    metrics = metrics_of(config, corpus, [ranks.ranked for ranks in found.values()])
+    _check_data(found, metrics["data_fingerprint"])
+    if outcomes:
+        runs = [RunFiles.read(outcome.folder.path) for outcome in outcomes]
+        files = _combined(metrics, config, found, runs)
+        files.write(folder.path, report.render(files))
+    seconds = {seed: ranks.seconds for seed, ranks in found.items()}
+    return TransferOutcome(folder if outcomes else None, metrics, seconds)
+
+
+def _check_data(found: Mapping[int, SeedRanks], data_fingerprint: str) -> None:
+    for seed, ranks in found.items():
+        if ranks.data_fingerprint != data_fingerprint:
+            raise ValueError(
+                f"the kept ranks of seed {seed} are of data {ranks.data_fingerprint[:12]}, these "
+                f"are {data_fingerprint[:12]}: the sources have changed; remove the folder of the "
+                "kept ranks, and every seed is run again"
+            )
 
 
 def _run(config: RunConfig, folder: Path, progress: Progress, on_ranked: OnRanked) -> RunOutcome:
     def on_stage(result: StageResult) -> None:
-        if result.name.startswith(_RANK):
+        if result.name.startswith(RANK):
             on_ranked(config.seed, result)
 
     return execute(config, folder, progress, on_stage)
 
 
-def _ranked(stages: Mapping[str, StageResult]) -> dict[str, Path]:
-    """The output of each rank stage, by its name."""
-    return {name: r.artifact.path for name, r in stages.items() if name.startswith(_RANK)}
-
-
 def _combined(
-    metrics: dict[str, Any], config: RunConfig, seeds: Sequence[int], runs: Sequence[RunFiles]
+    metrics: dict[str, Any],
+    config: RunConfig,
+    found: Mapping[int, SeedRanks],
+    runs: Sequence[RunFiles],
 ) -> RunFiles:
-    """The first seed's files with the figures of all: curves and examples are of one training."""
+    """The files of a seed run here with the figures of all: curves are of one training."""
     first = runs[0]
     card = first.run | {
         "name": config.name,
         "config": config.model_dump(mode="json"),
         "config_hash": config.results_hash(),
-        "seeds": list(seeds),
-        "seconds": round(sum(run.run["seconds"] for run in runs), 2),
+        "seeds": list(found),
+        "seconds": round(sum(ranks.seconds for ranks in found.values()), 2),
     }
     return RunFiles(metrics, card, first.curves, first.data, first.examples)

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.artifacts import write_text
 from pipeline.estimates import COMPARED_BY
 from pipeline.model_names import JOINT, SINGLE, label
+from pipeline.progress import clock
 from pipeline.report_buckets import in_reading_order
 from pipeline.report_copy import copies
 from pipeline.report_order import by_size
@@ -20,7 +21,7 @@ _SHOWN = ("popularity", "item_knn", "sasrec", "hydra_ids", SINGLE, JOINT)  # of 
 
 
 def write_page(
-    out: Path, name: str, metrics: Mapping[str, Any], seeds: Sequence[int], command: str
+    out: Path, name: str, metrics: Mapping[str, Any], seconds: Mapping[int, float], command: str
 ) -> Path:
     """Write results/transfer.NAME.json and its section of results.md; returns the page.
 
@@ -28,22 +29,24 @@ def write_page(
         out: the folder of results.md and results/.
         name: of the evaluation.
         metrics: over all seeds.
-        seeds: of the trainings.
+        seconds: what the stages of each training seed took, one after the other.
         command: what makes it all again.
     """
     write_text(out / "results" / f"transfer.{name}.json", to_json(metrics))
     page = out / "results.md"
-    put_section(page, f"transfer.{name}", section(name, metrics, seeds, command))
+    put_section(page, f"transfer.{name}", section(name, metrics, seconds, command))
     return page
 
 
-def section(name: str, metrics: Mapping[str, Any], seeds: Sequence[int], command: str) -> str:
+def section(
+    name: str, metrics: Mapping[str, Any], seconds: Mapping[int, float], command: str
+) -> str:
     """The section as Markdown: every model, what joint training does, and for whom."""
     parts = [
         f"## Transfer: {name}",
         f"    {command}",
-        f"NDCG@10 over all items of the domain, {_seeds(seeds)}; n: test users. Brackets: 95% "
-        "interval of the difference, bootstrapped over users, paired.",
+        f"NDCG@10 over all items of the domain, {_seeds(list(seconds))}; n: test users. Brackets: "
+        "95% interval of the difference, bootstrapped over users, paired.",
         copies(metrics).markdown,
     ]
     if sure := _significance(metrics):
@@ -54,7 +57,9 @@ def section(name: str, metrics: Mapping[str, Any], seeds: Sequence[int], command
         ]
     parts += filter(None, (_bucket_table(metrics, group) for group in _GROUPS))
     config, data = metrics["config_hash"][:12], metrics["data_fingerprint"][:12]
-    return "\n\n".join([*parts, f"config `{config}`, data `{data}`"])
+    took = ", ".join(f"{clock(spent)} (seed {seed})" for seed, spent in seconds.items())
+    facts = f"config `{config}`, data `{data}`; all stages of a seed, one after the other: {took}"
+    return "\n\n".join([*parts, facts])
 
 
 def _seeds(seeds: Sequence[int]) -> str:

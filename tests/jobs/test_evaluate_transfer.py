@@ -81,10 +81,31 @@ def test_seeds_are_run_on_the_same_data_and_compared_together(options, tmp_path,
     assert "over training seeds 0 and 1" in report
 
     capsys.readouterr()
-    assert main(options) == 0
+    out = options.index("--out")
+    assert main(options[:out] + options[out + 2 :]) == 0
     again = capsys.readouterr().out
     assert ": ran" not in again
     assert "train.hydra_joint: reused" in again
+
+    # On another machine, with what --out left alone: nothing is trained, and the table is the same.
+    for folder in ("store", "run"):
+        (tmp_path / folder).rename(tmp_path / f"{folder}-of-another-machine")
+    assert main(options) == 0
+    elsewhere = capsys.readouterr().out
+    assert "corpus: ran" in elsewhere
+    assert "train." not in elsewhere
+    assert "report: none" in elsewhere
+    assert (tmp_path / "docs" / "results.md").read_text() == page
+    assert not (tmp_path / "run").exists()
+
+    # A further seed is run, and joins the two.
+    assert main([*options, "2"]) == 0
+    assert "train.hydra_joint: ran" in capsys.readouterr().out
+    more = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    of_three = more["domains"]["garden"]["models"]["hydra_joint"]["seeds"]
+    of_two = metrics["domains"]["garden"]["models"]["hydra_joint"]["seeds"]
+    assert of_three[:2] == of_two
+    assert len(of_three) == 3
 
 
 def test_a_seed_given_twice_is_refused(options, capsys):

@@ -1,0 +1,99 @@
+"""The ranks of finished seeds, kept beside the results: nothing is run again to compare them.
+
+FOLDER/seed-N/MODEL/DOMAIN.npz and, written last, FOLDER/seed-N/manifest.json
+
+A table over several seeds is paired by user, so it needs every user's rank from each of them. With
+these files the seeds may be trained in several calls, on several machines.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.artifacts import file_sha256, read_json, write_json
+from pipeline.config import RunConfig
+from pipeline.ranks_file import load_ranks, save_ranks
+from pipeline.stages import StageResult
+
+RANK = "rank."
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class SeedRanks:
+    """What a training seed gave.
+
+    Attributes:
+        ranked: folders of ranks, by the name of a stage rank.MODEL[.DOMAIN].
+        seconds: of its stages, one after the other.
+        data_fingerprint: of the corpus that was ranked.
+    """
+
+    ranked: Mapping[str, Path]
+    seconds: float
+    data_fingerprint: str
+
+    @classmethod
+    def of(cls, stages: Mapping[str, StageResult], data_fingerprint: str) -> SeedRanks:
+        """Those of a run that has ended."""
+        ranked = {name: r.artifact.path for name, r in stages.items() if name.startswith(RANK)}
+        seconds = sum(float(result.facts.get("seconds", 0.0)) for result in stages.values())
+        return cls(ranked, round(seconds, 1), data_fingerprint)
+
+
+@dataclass(frozen=True)
+class KeptRanks:
+    """A folder of them.
+
+    Attributes:
+        folder: made by the first `keep`.
+    """
+
+    folder: Path
+
+    def keep(self, run: RunConfig, found: SeedRanks) -> None:
+        """Copy the ranks of a seed's run; what was kept of the seed before goes."""
+        folder = self._folder(run)
+        shutil.rmtree(folder, ignore_errors=True)
+        files: dict[str, str] = {}
+        for stage, path in found.ranked.items():
+            model = stage.split(".")[1]
+            (folder / model).mkdir(parents=True, exist_ok=True)
+            for domain, ranks in load_ranks(path).items():
+                save_ranks(folder / model, domain, ranks)
+                files[f"{model}/{domain}.npz"] = file_sha256(folder / model / f"{domain}.npz")
+        facts = {
+            "config_hash": run.results_hash(),
+            "data_fingerprint": found.data_fingerprint,
+            "seconds": found.seconds,
+            "sha256": files,
+        }
+        write_json(folder / _MANIFEST, facts)
+
+    def find(self, run: RunConfig) -> SeedRanks | None:
+        """The ranks of this seed under this config; None: there are none, or of another config.
+
+        Raises:
+            ValueError: a file is damaged or absent.
+        """
+        folder = self._folder(run)
+        if not (folder / _MANIFEST).is_file():
+            return None
+        facts = read_json(folder / _MANIFEST)
+        if facts["config_hash"] != run.results_hash():
+            return None
+        for name, sha256 in facts["sha256"].items():
+            if not (folder / name).is_file() or file_sha256(folder / name) != sha256:
+                raise ValueError(
+                    f"{folder / name} is absent or not the file that the manifest beside it names; "
+                    f"remove {folder}, and the seed is run again"
+                )
+        models = sorted({name.split("/")[0] for name in facts["sha256"]})
+        ranked = {f"{RANK}{model}": folder / model for model in models}
+        return SeedRanks(ranked, facts["seconds"], facts["data_fingerprint"])
+
+    def _folder(self, run: RunConfig) -> Path:
+        return self.folder / f"seed-{run.seed}"
