@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from item_llm.config import ItemLLMConfig
     from item_llm.finetuning_config import FinetuningConfig
 
-_FLOAT = 4  # fine-tuning is in float32
+_FLOAT = 4
 
 # Bytes that autograd keeps of what a function computes, without those of the tensors that it names.
 CountKept = Callable[[Callable[[], object], Iterable[torch.Tensor]], int]
@@ -70,15 +70,16 @@ def finetuning_memory(config: ItemLLMConfig, workers: int, kept: CountKept) -> F
     """
     config.finetuning.check_shares(workers)
     model = _shape_of(config)
+    width = 2 if config.encoder.dtype == "bfloat16" else _FLOAT
     shares = _Shares(config.finetuning, workers)
     trained = [p.numel() for p in model.parameters() if p.requires_grad]
     weights = [p.numel() for p in model.parameters()]
     sharded = config.finetuning.zero_stage == 3
     own = sum(map(shares.of_weight, weights)) if sharded else sum(weights)
     return FinetuningMemory(
-        weights=_FLOAT * own,
-        gathered=_FLOAT * min(sum(weights) - own, GATHERED_ELEMENTS),
-        gradients=_FLOAT * shares.of(sum(trained), from_stage=2),
+        weights=width * own,
+        gathered=width * min(sum(weights) - own, GATHERED_ELEMENTS),
+        gradients=width * shares.of(sum(trained), from_stage=2),
         optimizer=_FLOAT * shares.optimizer(sum(trained)),
         activations=_activations(model, config, workers, kept),
     )
@@ -102,7 +103,7 @@ class _Shares:
         return elements if small else math.ceil(elements / self.workers)
 
     def optimizer(self, elements: int) -> int:
-        """Adam's two moments and, under ZeRO, the copy of the weights that they are for."""
+        """Adam's two moments and, under ZeRO, the float32 copy of the weights that they are for."""
         copies = 2 if self.config.zero_stage == 0 else 3
         return copies * self.of(elements, from_stage=1)
 
@@ -116,7 +117,7 @@ def _shape_of(config: ItemLLMConfig) -> ContrastiveModel:
         attach_lora(encoder, config.lora)
     model = ContrastiveModel(encoder, config.finetuning.temperature, learn=True)
     model.to("meta").train_adapter_only()
-    return model
+    return model.bfloat16() if config.encoder.dtype == "bfloat16" else model
 
 
 def _activations(

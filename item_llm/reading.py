@@ -45,7 +45,8 @@ class EncoderConfig(BaseModel):
     dtype: Literal["float32", "mixed", "bfloat16"] = Field(
         default="float32",
         description="Of weights and activations; mixed: float32, with products in bfloat16 while "
-        "texts are encoded, not while the encoder is fine-tuned. Vectors are always float32.",
+        "texts are encoded, not while the encoder is fine-tuned; bfloat16: for GPUs, the trained "
+        "weights with a float32 copy. Vectors are always float32.",
     )
     batch_tokens: int | None = Field(
         default=None,

@@ -57,7 +57,8 @@ def finetune(
     together and then shared out, so that their number does not change what is learned.
 
     Args:
-        config: `lora` must be set and `adapter` must not; dtype mixed trains in float32.
+        config: `lora` must be set and `adapter` must not; dtype mixed trains in float32, bfloat16
+            with float32 copies of what is trained, from ZeRO stage 1 on.
         pairs: training pairs; positions in `texts`.
         held_out_pairs: pairs of users that `pairs` has nothing of; may be empty.
         texts: text of each item.
@@ -79,11 +80,11 @@ def finetune(
             "fine-tuning needs `lora` and no `adapter`; got "
             f"lora {config.lora}, adapter {config.adapter}: a frozen or pinned encoder trains none"
         )
-    if config.encoder.dtype == "bfloat16":
+    if config.encoder.dtype == "bfloat16" and config.finetuning.zero_stage == 0:
         raise ValueError(
-            "encoder.dtype is bfloat16, whose 8 bits lose the small updates of a fine-tuning: "
-            "set it to float32 or mixed (which trains in float32), and pin the adapter "
-            "(`adapter: PATH`) to encode in bfloat16 afterwards"
+            "encoder.dtype is bfloat16 and finetuning.zero_stage 0, which keeps no float32 copy of "
+            "what is trained: 8 bits lose the small updates of a fine-tuning; set zero_stage to "
+            "1, 2 or 3, or dtype to float32 or mixed (which trains in float32)"
         )
     config.finetuning.check_shares(workers)
     if config.finetuning.objective == "histories" and sequence_model is None:
@@ -178,7 +179,10 @@ class _Finetuning:
         if self.checkpoints is not None and checkpoint is not None:
             done = self.checkpoints.load_parameters(checkpoint, self.model)
             _log.info("resuming the item LLM's fine-tuning at step %d of %d", done, self.steps)
-        sharded = ShardedModule(self.model, self.config)
+        begun = {k: p.detach().clone() for k, p in self.model.named_parameters() if p.requires_grad}
+        half = self.encoder.config.dtype == "bfloat16"
+        sharded = ShardedModule(self.model, self.config, bfloat16=half)
+        sharded.set_parameters(begun)
         if self.checkpoints is not None and checkpoint is not None:
             self.checkpoints.load_optimizer(checkpoint, sharded)
         return sharded, done

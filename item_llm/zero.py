@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,12 +95,17 @@ def _destroy() -> None:
 class ShardedModule:
     """A module whose trainable parameters, gradients or weights are sharded over the workers.
 
+    With `bfloat16` all weights are that, and the optimizer moves float32 copies of what is trained,
+    which ZeRO shards from stage 1 on; the copies are what is read, saved and resumed from.
+
     Attributes:
         module: the DeepSpeed engine: call it, so that ZeRO-3 fetches weights.
         optimizer: torch's AdamW, over this worker's shard.
     """
 
-    def __init__(self, model: nn.Module, config: FinetuningConfig) -> None:
+    def __init__(
+        self, model: nn.Module, config: FinetuningConfig, *, bfloat16: bool = False
+    ) -> None:
         from accelerate import Accelerator, DeepSpeedPlugin, InitProcessGroupKwargs
         from accelerate.state import AcceleratorState
         from accelerate.utils import DistributedType
@@ -111,9 +116,12 @@ class ShardedModule:
         __compatible_ops__["deepspeed_shm_comm"] = False
         AcceleratorState._reset_state(reset_partial_state=True)  # of a training that failed
         self._trainable = [p for p in model.parameters() if p.requires_grad]
+        self._bfloat16 = bfloat16
         settings = _deepspeed_config(config, self.trainable_elements())
+        settings["bf16"] = {"enabled": bfloat16}
         plugin = DeepSpeedPlugin(hf_ds_config=settings, zero3_init_flag=False)
         self._accelerator = Accelerator(
+            mixed_precision="bf16" if bfloat16 else "no",
             deepspeed_plugin=plugin,
             kwargs_handlers=[InitProcessGroupKwargs(backend=dist.get_backend())],
         )
@@ -151,11 +159,33 @@ class ShardedModule:
     def whole_parameters(self) -> dict[str, torch.Tensor]:
         """Trainable parameters by name, whole, on the CPU; every worker must call it."""
         import deepspeed
+        from deepspeed.utils import safe_get_full_fp32_param
 
         named = dict(self.named_trainable())
+        if self._bfloat16:
+            return {k: safe_get_full_fp32_param(p).cpu().clone() for k, p in named.items()}
         sharded = [p for p in named.values() if hasattr(p, "ds_id")]
         with deepspeed.zero.GatheredParameters(sharded, modifier_rank=None, enabled=bool(sharded)):
             return {k: p.detach().float().cpu().clone() for k, p in named.items()}
+
+    def set_parameters(self, whole: Mapping[str, torch.Tensor]) -> None:
+        """Give the float32 copies their values, which the weights that they were made of round off.
+
+        Args:
+            whole: every trainable parameter by name, float32, the same on all workers.
+        """
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
+
+        if not self._bfloat16:
+            return
+        for name, parameter in self.named_trainable():
+            value = whole[name].float().flatten().to(self.device)
+            if hasattr(parameter, "ds_tensor"):  # stage 3: the last shard is padded
+                size = parameter.ds_tensor.numel()
+                padded = torch.nn.functional.pad(value, (0, size * dist.get_world_size()))
+                safe_set_local_fp32_param(parameter, padded.narrow(0, size * dist.get_rank(), size))
+            else:
+                safe_set_full_fp32_param(parameter, value)
 
     def optimizer_shards(self) -> list[torch.Tensor]:
         """Flat parameters of this worker's shard, the keys of the optimizer's state."""

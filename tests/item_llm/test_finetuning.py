@@ -239,11 +239,13 @@ def test_a_frozen_encoder_is_not_fine_tuned(tiny_llama, tmp_path, item_texts):
         run(ItemLLMConfig(lora=None), item_texts, tmp_path / "adapter")
 
 
-def test_training_in_bfloat16_is_refused(tiny_llama, tmp_path, item_texts):
+def test_bfloat16_without_a_float32_copy_is_refused(tiny_llama, tmp_path, item_texts):
     config = tiny_config(tiny_llama)
     half = config.encoder.model_copy(update={"dtype": "bfloat16"})
-    with pytest.raises(ValueError, match=r"dtype is bfloat16.* set it to float32 or mixed"):
-        run(config.model_copy(update={"encoder": half}), item_texts, tmp_path / "adapter")
+    whole = config.finetuning.model_copy(update={"zero_stage": 0})
+    config = config.model_copy(update={"encoder": half, "finetuning": whole})
+    with pytest.raises(ValueError, match=r"dtype is bfloat16.* set zero_stage to 1, 2 or 3"):
+        run(config, item_texts, tmp_path / "adapter")
 
 
 def test_mixed_trains_the_adapter_of_float32_and_encodes_with_it(tiny_llama, tmp_path, item_texts):

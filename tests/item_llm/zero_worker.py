@@ -24,12 +24,12 @@ class PowerCutError(Exception):
 
 
 def main(base: str, out: Path, workers: int, jobs: list[dict[str, Any]]) -> None:
-    """Train each of `jobs`: a name, `finetuning` fields, a checkpoint folder, a step to stop at."""
+    """Train each of `jobs`: a name, settings, a folder of checkpoints, a step to stop at."""
     torch.set_num_threads(1)
     for job in jobs:
         config = ItemLLMConfig.model_validate(
             {
-                "encoder": {"base": base},
+                "encoder": {"base": base} | job.get("encoder", {}),
                 "lora": {"r": 4, "alpha": 8},
                 "finetuning": FINETUNING | job["finetuning"],
             }

@@ -134,6 +134,20 @@ def test_each_seed_of_a_transfer_evaluation_has_a_plan(config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_plan_for_eight_gpus_tells_what_each_will_hold():
+    command = ["jobs/multidomain.py", "--config", "configs/h100x8.yaml", "--plan"]
+    status, text, errors = in_pipe(*command, "--item-llm.encoder.base", "minilm")
+    assert (status, errors) == (0, "")
+    assert too_long(text) == []
+    assert "on       8 workers, each with 12 cores and 1 GPU" in text
+    rows = {line[:20].strip(): line[20:].split() for line in text.splitlines()}
+    assert rows["memory of a worker"][-2:] == ["in", "all"]
+    for training in ("item LLM, ZeRO 3", "hydra_joint"):
+        *_, figure, unit = rows[training]
+        assert unit == "GB"
+        assert 0.5 < float(figure) < 70
+
+
 @pytest.mark.parametrize("option", ["--plan", "--help"])
 def test_a_reader_that_has_left_is_no_mistake(config, option):
     command = [sys.executable, "jobs/multidomain.py", "--config", str(config), option]
