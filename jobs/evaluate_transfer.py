@@ -8,9 +8,9 @@ Runs the config once for each training seed, on the same data, and compares the
 models over all seeds: every domain and group, users with short histories, cold
 targets and so on, with 95% intervals over users. Leaves runs/NAME/report.html,
 and below --out a file for each domain, model and seed, as soon as it is there.
-Finished stages are reused, so that the same command goes on where it stood. With
---out the ranks of a finished seed are kept too (results/transfer.NAME/ranks), and
-a seed whose ranks are there is not run again, on any machine.
+Finished stages are reused, so that the same command goes on where it stood.
+With --out the ranks of a finished seed are kept in results/transfer.NAME/ranks,
+and a seed whose ranks are there is not run again, on any machine.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.command_line import finished, job_parser
 from pipeline.config import RunConfig, load
 from pipeline.paths import project_root, resolve
+
+if TYPE_CHECKING:
+    from pipeline.kept_ranks import KeptRanks
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,24 +36,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str]) -> None:
     from pipeline.kept_ranks import KeptRanks
+
+    options, overrides = _parser().parse_known_args(arguments)
+    config = load(options.config, overrides)
+    out = resolve(options.out, project_root()) if options.out else None
+    folder = None if out is None else out / "results" / f"transfer.{config.name}"
+    kept = None if folder is None else KeptRanks(folder / "ranks")
+    if options.plan:
+        _plan(config, options.seeds, options.run_dir, kept)
+        return
+
     from pipeline.progress import Progress
     from pipeline.results_table import results_table
     from pipeline.transfer import evaluate
     from pipeline.transfer_cells import CellFiles, command_of
     from pipeline.transfer_page import write_page
 
-    options, overrides = _parser().parse_known_args(arguments)
-    config = load(options.config, overrides)
-    if options.plan:
-        _plan(config, options.seeds, options.run_dir)
-        return
     command = command_of(_shown(options.config), options.seeds, overrides)
-    out = resolve(options.out, project_root()) if options.out else None
-    folder = None if out is None else out / "results" / f"transfer.{config.name}"
-    cells = None if folder is None else CellFiles(folder, config, command)
-    kept = None if folder is None else KeptRanks(folder / "ranks")
-
-    on_ranked = cells.write if cells else _ignore
+    on_ranked = _ignore if folder is None else CellFiles(folder, config, command).write
     outcome = evaluate(config, options.seeds, options.run_dir, Progress, on_ranked, kept)
     console = Progress().console
     console.print(results_table(outcome.metrics))
@@ -62,14 +66,19 @@ def _main(arguments: Sequence[str]) -> None:
         console.print(f"report: {outcome.folder.report}", highlight=False, soft_wrap=True)
 
 
-def _plan(config: RunConfig, seeds: Sequence[int], run_dir: Path | None) -> None:
+def _plan(
+    config: RunConfig, seeds: Sequence[int], run_dir: Path | None, kept: KeptRanks | None
+) -> None:
     """Print what would be run, seed by seed."""
     from pipeline.plan import make_plan
     from pipeline.plan_text import plan_text
     from pipeline.transfer import runs_of
 
     for run, folder in runs_of(config, seeds, run_dir):
-        print(f"seed {run.seed}\n\n{plan_text(make_plan(run, folder))}")
+        if kept is not None and kept.find(run) is not None:
+            print(f"seed {run.seed}: its ranks are kept, so it would not be run\n")
+        else:
+            print(f"seed {run.seed}\n\n{plan_text(make_plan(run, folder))}\n")
 
 
 def _shown(config: Path) -> Path:

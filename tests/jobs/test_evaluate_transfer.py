@@ -98,6 +98,11 @@ def test_seeds_are_run_on_the_same_data_and_compared_together(options, tmp_path,
     assert (tmp_path / "docs" / "results.md").read_text() == page
     assert not (tmp_path / "run").exists()
 
+    assert main([*options, "2", "--plan"]) == 0
+    plan = capsys.readouterr().out
+    assert plan.count("its ranks are kept, so it would not be run") == 2
+    assert "seed 2\n" in plan
+
     # A further seed is run, and joins the two.
     assert main([*options, "2"]) == 0
     assert "train.hydra_joint: ran" in capsys.readouterr().out
