@@ -179,10 +179,8 @@ class _Finetuning:
         if self.checkpoints is not None and checkpoint is not None:
             done = self.checkpoints.load_parameters(checkpoint, self.model)
             _log.info("resuming the item LLM's fine-tuning at step %d of %d", done, self.steps)
-        begun = {k: p.detach().clone() for k, p in self.model.named_parameters() if p.requires_grad}
         half = self.encoder.config.dtype == "bfloat16"
         sharded = ShardedModule(self.model, self.config, bfloat16=half)
-        sharded.set_parameters(begun)
         if self.checkpoints is not None and checkpoint is not None:
             self.checkpoints.load_optimizer(checkpoint, sharded)
         return sharded, done

@@ -130,8 +130,10 @@ class ShardedModule:
         self.optimizer = torch.optim.AdamW(
             self._trainable, lr=config.learning_rate, weight_decay=config.weight_decay
         )
+        exact = _trainable_values(model) if bfloat16 else {}
         self.module, _ = self._accelerator.prepare(model, self.optimizer)
         assert self.module.zero_optimization_stage() == config.zero_stage
+        self._set_copies(exact)
 
     @property
     def device(self) -> torch.device:
@@ -168,24 +170,19 @@ class ShardedModule:
         with deepspeed.zero.GatheredParameters(sharded, modifier_rank=None, enabled=bool(sharded)):
             return {k: p.detach().float().cpu().clone() for k, p in named.items()}
 
-    def set_parameters(self, whole: Mapping[str, torch.Tensor]) -> None:
-        """Give the float32 copies their values, which the weights that they were made of round off.
-
-        Args:
-            whole: every trainable parameter by name, float32, the same on all workers.
-        """
+    def _set_copies(self, exact: Mapping[str, torch.Tensor]) -> None:
+        """Give the float32 copies these values, which DeepSpeed made of rounded weights."""
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
 
-        if not self._bfloat16:
-            return
-        for name, parameter in self.named_trainable():
-            value = whole[name].float().flatten().to(self.device)
+        parameters = dict(self.named_trainable())
+        for name, value in exact.items():
+            parameter, flat = parameters[name], value.flatten().to(self.device)
             if hasattr(parameter, "ds_tensor"):  # stage 3: the last shard is padded
                 size = parameter.ds_tensor.numel()
-                padded = torch.nn.functional.pad(value, (0, size * dist.get_world_size()))
+                padded = torch.nn.functional.pad(flat, (0, size * dist.get_world_size()))
                 safe_set_local_fp32_param(parameter, padded.narrow(0, size * dist.get_rank(), size))
             else:
-                safe_set_full_fp32_param(parameter, value)
+                safe_set_full_fp32_param(parameter, flat)
 
     def optimizer_shards(self) -> list[torch.Tensor]:
         """Flat parameters of this worker's shard, the keys of the optimizer's state."""
@@ -211,6 +208,12 @@ class ShardedModule:
     def trainable_elements(self) -> int:
         """Elements of all trainable parameters together."""
         return sum(getattr(p, "ds_numel", p.numel()) for p in self._trainable)
+
+
+def _trainable_values(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Trainable parameters by name, float32, copied."""
+    named = model.named_parameters()
+    return {name: p.detach().float().clone() for name, p in named if p.requires_grad}
 
 
 def _is_split(parameter: Any) -> bool:

@@ -8,18 +8,24 @@ these files the seeds may be trained in several calls, on several machines.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.artifacts import file_sha256, read_json, write_json
+from item_llm.folders import (
+    MANIFEST,
+    publish,
+    read_manifest,
+    sha256_of,
+    staged,
+    write_manifest,
+)
 from pipeline.config import RunConfig
 from pipeline.ranks_file import load_ranks, save_ranks
 from pipeline.stages import StageResult
 
 RANK = "rank."
-_MANIFEST = "manifest.json"
+_KIND = "seed's ranks"
 
 
 @dataclass(frozen=True)
@@ -57,21 +63,19 @@ class KeptRanks:
     def keep(self, run: RunConfig, found: SeedRanks) -> None:
         """Copy the ranks of a seed's run; what was kept of the seed before goes."""
         folder = self._folder(run)
-        shutil.rmtree(folder, ignore_errors=True)
-        files: dict[str, str] = {}
-        for stage, path in found.ranked.items():
-            model = stage.split(".")[1]
-            (folder / model).mkdir(parents=True, exist_ok=True)
-            for domain, ranks in load_ranks(path).items():
-                save_ranks(folder / model, domain, ranks)
-                files[f"{model}/{domain}.npz"] = file_sha256(folder / model / f"{domain}.npz")
-        facts = {
-            "config_hash": run.results_hash(),
-            "data_fingerprint": found.data_fingerprint,
-            "seconds": found.seconds,
-            "sha256": files,
-        }
-        write_json(folder / _MANIFEST, facts)
+        with staged(folder) as staging:
+            for stage, path in found.ranked.items():
+                model = staging / stage.split(".")[1]
+                model.mkdir(exist_ok=True)
+                for domain, ranks in load_ranks(path).items():
+                    save_ranks(model, domain, ranks)
+            facts = {
+                "config_hash": run.results_hash(),
+                "data_fingerprint": found.data_fingerprint,
+                "seconds": found.seconds,
+            }
+            write_manifest(staging, _KIND, facts)
+            publish(staging, folder, replace=True)
 
     def find(self, run: RunConfig) -> SeedRanks | None:
         """The ranks of this seed under this config; None: there are none, or of another config.
@@ -80,18 +84,18 @@ class KeptRanks:
             ValueError: a file is damaged or absent.
         """
         folder = self._folder(run)
-        if not (folder / _MANIFEST).is_file():
+        if not (folder / MANIFEST).is_file():
             return None
-        facts = read_json(folder / _MANIFEST)
+        facts = read_manifest(folder, _KIND, verify=False)
         if facts["config_hash"] != run.results_hash():
             return None
-        for name, sha256 in facts["sha256"].items():
-            if not (folder / name).is_file() or file_sha256(folder / name) != sha256:
+        for name, sha256 in facts["files"].items():
+            if not (folder / name).is_file() or sha256_of(folder / name) != sha256:
                 raise ValueError(
                     f"{folder / name} is absent or not the file that the manifest beside it names; "
                     f"remove {folder}, and the seed is run again"
                 )
-        models = sorted({name.split("/")[0] for name in facts["sha256"]})
+        models = sorted({name.split("/")[0] for name in facts["files"]})
         ranked = {f"{RANK}{model}": folder / model for model in models}
         return SeedRanks(ranked, facts["seconds"], facts["data_fingerprint"])
 

@@ -39,15 +39,18 @@ def run_memory(config: RunConfig, models: Sequence[ModelName], *, tunes: bool) -
     """
     workers = config.compute.workers
     llm = finetuning_memory(config.item_llm, workers, kept_by_autograd) if tunes else None
-    return RunMemory(llm, {model: _of_model(model, config) for model in models})
+    width = 0
+    if any(model in TEXT_MODELS for model in models):  # once: to find a base is to hash its weights
+        width = PretrainedModel.find(config.item_llm.encoder.base).dim()
+    return RunMemory(llm, {model: _of_model(model, config, width) for model in models})
 
 
-def _of_model(model: ModelName, config: RunConfig) -> TrainingMemory:
+def _of_model(model: ModelName, config: RunConfig, width: int) -> TrainingMemory:
     architecture = architecture_of(model, config)
     workers = config.compute.workers if model in JOINT_MODELS else 1
     sizes = [
         training_memory(
-            _builder(model, variant, config), variant.training, workers, kept_by_autograd
+            _builder(model, variant, width), variant.training, workers, kept_by_autograd
         )
         for _, variant in variants(architecture, architecture.candidates)
     ]
@@ -55,15 +58,14 @@ def _of_model(model: ModelName, config: RunConfig) -> TrainingMemory:
 
 
 def _builder(
-    model: ModelName, architecture: Architecture, config: RunConfig
+    model: ModelName, architecture: Architecture, width: int
 ) -> Callable[[int], Recommender]:
-    """Makes the model over so many items, with the backend that runs here."""
-    width = PretrainedModel.find(config.item_llm.encoder.base).dim() if model in TEXT_MODELS else 0
+    """Makes the model over so many items, with text vectors of `width`, on what runs here."""
     if hasattr(architecture, "backend"):
         architecture = architecture.model_copy(update={"backend": "auto"})
 
     def build(n_items: int) -> Recommender:
-        texts = torch.randn(n_items, width) if width else None
+        texts = torch.randn(n_items, width) if model in TEXT_MODELS else None
         return recommender(model, architecture, n_items, texts)
 
     return build
