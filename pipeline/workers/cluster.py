@@ -18,6 +18,7 @@ _LEAST_CPUS = 4
 # of two cores and 60 s on a busy one; Ray Train's default of 30 s would call that a failure.
 _RAY_DEFAULTS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    "RAY_raylet_start_wait_time_s": "240",  # a Ray of one's own; why, see `local_ray`
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # Ray Data's actors always log an error of Ray's core about restarts, which tells a user
@@ -57,10 +58,10 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
     this machine and ended with the block. After `Interrupted` the process must leave by
     `interrupts.leave`, which ends the workers with it.
     """
-    import ray
-
     for name, value in _RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
+    import ray
+
     if ray.is_initialized():  # a caller's own connection (a notebook, a test session) stays
         yield
         return

@@ -26,7 +26,10 @@ from types import TracebackType
 from pipeline.interrupts import Interrupted, interruptible
 from pipeline.paths import data_root, project_root
 
-_START_SECONDS = 120.0
+_START_SECONDS = 300.0
+# How long `ray start` waits until its node is known. It gives up after 30 s otherwise, which a busy
+# machine of two cores needs for the node's Python processes alone.
+_NODE_SECONDS = 240
 _STOP_SECONDS = 30.0
 # Two training workers, Ray Train's controller and a Ray Data actor must be schedulable at once,
 # even where there are two cores: these are slots for Ray's scheduler, not cores.
@@ -71,6 +74,7 @@ class LocalRay:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self._folder / "token"),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": str(_NODE_SECONDS),
             "PYTHONUNBUFFERED": "1",
         }
 

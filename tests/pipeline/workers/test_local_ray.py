@@ -1,0 +1,63 @@
+"""A Ray of one's own starts on a machine that has no time for it."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.workers.local_ray import LocalRay
+
+# Longer than the 30 s after which `ray start` gives up if nothing else is said.
+STOPPED_SECONDS = 40.0
+
+
+def raylets() -> set[int]:
+    return {
+        int(process.parent.name)
+        for process in Path("/proc").glob("[0-9]*/comm")
+        if _name(process) == "raylet"
+    }
+
+
+def _name(process: Path) -> str:
+    try:
+        return process.read_text().strip()
+    except OSError:  # ended in between
+        return ""
+
+
+@pytest.fixture
+def stops_the_next_raylet() -> Iterator[Callable[[], list[int]]]:
+    """A thread that holds a raylet as soon as it is there; called: which one it held."""
+    others, held, over = raylets(), [], threading.Event()
+
+    def hold() -> None:
+        while not (new := raylets() - others):
+            if over.wait(0.01):
+                return
+        for process in new:
+            os.kill(process, signal.SIGSTOP)
+            held.append(process)
+        over.wait(STOPPED_SECONDS)
+        for process in held:
+            os.kill(process, signal.SIGCONT)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    yield lambda: held
+    over.set()
+    thread.join()
+
+
+@pytest.mark.slow  # 50 s
+def test_a_node_that_needs_longer_than_ray_waits_by_default_is_waited_for(
+    stops_the_next_raylet: Callable[[], list[int]],
+) -> None:
+    began = time.monotonic()
+    with LocalRay():
+        assert stops_the_next_raylet()
+        assert time.monotonic() - began > STOPPED_SECONDS
