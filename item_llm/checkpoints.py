@@ -10,7 +10,7 @@ Nothing in them depends on the number of workers or the ZeRO stage, so either ma
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +31,18 @@ class CheckpointFolder:
     """The checkpoints of one fine-tuning in a folder that all workers see.
 
     `identity` says what is trained and how (configuration, pairs): a checkpoint of another training
-    raises.
+    raises. `on_saved` is called by worker 0 once a checkpoint is complete and older ones are gone.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        identity: Mapping[str, Any],
+        on_saved: Callable[[], None] | None = None,
+    ) -> None:
         self.folder = folder
         self.identity = dict(identity)
+        self._on_saved = on_saved
 
     def latest(self) -> Path | None:
         """The newest finished checkpoint; unfinished ones are passed over."""
@@ -96,3 +102,5 @@ class CheckpointFolder:
         for old in self.folder.glob("step-*"):
             if old != target:
                 shutil.rmtree(old)
+        if self._on_saved is not None:
+            self._on_saved()

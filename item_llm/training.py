@@ -49,6 +49,7 @@ def finetune(
     workers: int = 1,
     on_step: OnStep | None = None,
     checkpoint_dir: Path | None = None,
+    on_checkpoint: Callable[[], None] | None = None,
     sequence_model: MakeSequenceModel | None = None,
 ) -> FinetuneResult:
     """Train a LoRA adapter (and [ITEM]) on next-item pairs; every worker calls this alike.
@@ -68,6 +69,7 @@ def finetune(
             learning rate.
         checkpoint_dir: where to write checkpoints and resume from the newest; shared by all
             workers. None: no checkpoints.
+        on_checkpoint: called on worker 0 after each checkpoint, before anyone goes on.
         sequence_model: makes the user model of the objective 'histories' for a width d: packed
             item vectors [T, d] and seams int64 [S + 1] in, user vectors [T, d] out.
 
@@ -94,7 +96,9 @@ def finetune(
         )
     started = time.monotonic()
     with process_group(workers):
-        run = _Finetuning(config, pairs, held_out_pairs, texts, checkpoint_dir, sequence_model)
+        run = _Finetuning(
+            config, pairs, held_out_pairs, texts, checkpoint_dir, on_checkpoint, sequence_model
+        )
         return run(output_dir, on_step, started)
 
 
@@ -108,6 +112,7 @@ class _Finetuning:
         held_out: ItemPairs,
         texts: Sequence[str],
         checkpoint_dir: Path | None,
+        on_checkpoint: Callable[[], None] | None,
         sequence_model: MakeSequenceModel | None,
     ) -> None:
         assert config.lora is not None
@@ -131,7 +136,7 @@ class _Finetuning:
         self.batches = batches_of(self.pairs, self.config)
         self.steps = total_steps(self.config, len(self.pairs))
         self.checkpoints = (
-            CheckpointFolder(checkpoint_dir, self._identity(config, pair_texts))
+            CheckpointFolder(checkpoint_dir, self._identity(config, pair_texts), on_checkpoint)
             if checkpoint_dir is not None
             else None
         )

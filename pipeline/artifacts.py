@@ -22,7 +22,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pipeline.storage.copies import Tell
+    from pipeline.storage.site import Site
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 22
@@ -94,16 +98,24 @@ class Artifact:
 
 
 class RunStore:
-    """Finished outputs below one folder, shared by all runs that name it."""
+    """Finished outputs below one folder, shared by all runs that name it.
+
+    `tell` of its methods is told of transfers; a folder has none.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @property
+    def address(self) -> str:
+        """Where it is, as a config names it."""
+        return str(self.root)
 
     def folder(self, name: str, key: str) -> Path:
         """Where the output `name` with `key` stands once it is finished."""
         return self.root / f"{name}-{key[:16]}"
 
-    def find(self, name: str, key: str) -> Artifact | None:
+    def find(self, name: str, key: str, tell: Tell | None = None) -> Artifact | None:
         """The finished output, verified, or None if it has not been made.
 
         Raises:
@@ -121,7 +133,21 @@ class RunStore:
             return "done"
         return "begun" if (self.root / ".work" / folder.name).is_dir() else "to do"
 
-    def set_aside(self, name: str, key: str) -> Path:
+    def manifest(self, name: str, key: str) -> dict[str, Any]:
+        """What the manifest of a finished output says; its files are not looked at."""
+        manifest: dict[str, Any] = read_json(self.folder(name, key) / MANIFEST)
+        return manifest
+
+    def read(self, name: str, key: str, relative: str) -> Any:
+        """A JSON file of a finished output."""
+        return read_json(self.folder(name, key) / relative)
+
+    def at_hand(self, name: str, key: str) -> Path | None:
+        """The folder of a finished output where it is on this machine; None: nowhere, or remote."""
+        folder = self.folder(name, key)
+        return folder if (folder / MANIFEST).is_file() else None
+
+    def set_aside(self, name: str, key: str) -> Path | str:
         """Move a damaged output out of the way, so that it can be made again; nothing is lost."""
         folder, damaged = self.folder(name, key), self.root / ".damaged"
         damaged.mkdir(parents=True, exist_ok=True)
@@ -150,16 +176,33 @@ class RunStore:
             self._remove_if_empty(existed)
             raise
 
-    def commit(self, name: str, key: str, work: Path, recipe: Mapping[str, Any]) -> Artifact:
+    def site(
+        self, name: str, key: str, work: Path, scratch: Path, inputs: Mapping[str, Artifact]
+    ) -> Site:
+        """How workers on any machine find the folders of a stage.
+
+        Args:
+            name: of the output that is being made.
+            key: of it.
+            work: its working folder.
+            scratch: the part of it that is for checkpoints.
+            inputs: the finished outputs that the stage reads, by stage name.
+        """
+        from pipeline.storage.site import SharedSite, StageFolders
+
+        paths = {stage: artifact.path for stage, artifact in inputs.items()}
+        return SharedSite(StageFolders(work, scratch, paths))
+
+    def commit(
+        self,
+        name: str,
+        key: str,
+        work: Path,
+        recipe: Mapping[str, Any],
+        tell: Tell | None = None,
+    ) -> Artifact:
         """Turn a working folder into a finished output: checksums, manifest last, rename."""
-        files = {
-            str(path.relative_to(work)): {
-                "bytes": path.stat().st_size,
-                "sha256": file_sha256(path),
-            }
-            for path in sorted(work.rglob("*"))
-            if path.is_file() and path.name != MANIFEST
-        }
+        files = checksums(work)
         for relative in files:
             flush(work / relative)
         write_json(work / MANIFEST, {"name": name, "key": key, "recipe": recipe, "files": files})
@@ -176,19 +219,37 @@ class RunStore:
             self.root.rmdir()
 
 
+def checksums(folder: Path) -> dict[str, dict[str, Any]]:
+    """Bytes and SHA-256 of each file below a folder but its own manifest, by relative path."""
+    return {
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": file_sha256(path),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / MANIFEST
+    }
+
+
 def _verified(name: str, key: str, folder: Path) -> Artifact:
     try:
         manifest = read_json(folder / MANIFEST)
         if manifest["key"] != key:
             raise ValueError(f"its manifest has key {manifest['key'][:16]}, expected {key[:16]}")
         for relative, expected in manifest["files"].items():
-            _check_file(folder / relative, expected)
+            check_file(folder / relative, expected)
     except (ValueError, KeyError, OSError) as error:
         raise DamagedArtifactError(f"the output {folder} is damaged: {error}") from error
     return Artifact(name, key, folder, manifest["files"], manifest["recipe"])
 
 
-def _check_file(path: Path, expected: Mapping[str, Any]) -> None:
+def check_file(path: Path, expected: Mapping[str, Any]) -> None:
+    """See that a file is as its manifest says.
+
+    Raises:
+        ValueError: it has another size or another content.
+        OSError: it is not there.
+    """
     size = path.stat().st_size
     if size != expected["bytes"]:
         raise ValueError(f"{path.name} has {size} bytes, expected {expected['bytes']}")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.interrupts import Interrupted, interruptible, leave
+from pipeline.storage.bucket import StorageError
 
 
 def job_parser(prog: str, description: str | None, **options: Any) -> argparse.ArgumentParser:
@@ -29,7 +30,7 @@ def job_parser(prog: str, description: str | None, **options: Any) -> argparse.A
     )
 
 
-def refused(mistake: ValueError) -> int:
+def refused(mistake: Exception) -> int:
     """Say what the user has to mend; returns the exit status for it, 2."""
     print(f"error: {mistake}", file=sys.stderr, flush=True)
     return 2
@@ -45,7 +46,7 @@ def finished(work: Callable[[], None]) -> int:
         with interruptible():
             work()
             sys.stdout.flush()
-    except ValueError as error:
+    except (ValueError, StorageError) as error:
         return refused(error)
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr, flush=True)

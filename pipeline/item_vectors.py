@@ -20,28 +20,19 @@ from pipeline.paths import project_root, resolve
 from pipeline.prepare import CORPUS
 from pipeline.snapshots import write_encoder
 from pipeline.stages import StageContext
+from pipeline.storage.bucket import is_remote
+from pipeline.storage.site import Site
 from pipeline.workers.cluster import ComputeConfig
-from pipeline.workers.encode import encode_on_cluster, encoder_loader
-from pipeline.workers.item_llm import finetune_in_group
-
-ADAPTER = "adapter"
-ADAPTER_RESULT = "finetuning.json"
+from pipeline.workers.encode import at, encode_on_cluster, encoder_loader
+from pipeline.workers.item_llm import ADAPTER, finetune_in_group
 
 
 def finetune_on_cluster(config: RunConfig, context: StageContext) -> dict[str, Any]:
     """Train the adapter on all domains' training pairs; returns facts for the run card."""
-    folders = {
-        "corpus": context.inputs["corpus"] / CORPUS,
-        "adapter": context.output / ADAPTER,
-        "scratch": context.scratch / "checkpoints",
-        "result": context.output / ADAPTER_RESULT,
-    }
     llm = config.item_llm
     seeded = llm.finetuning.model_copy(update={"seed": llm.finetuning.seed + config.seed})
     llm = llm.model_copy(update={"finetuning": seeded})
-    return finetune_in_group(
-        llm, config.pairs, config.split, folders, config.compute, context.progress
-    )
+    return finetune_in_group(llm, config.pairs, config.split, config.compute, context)
 
 
 def encode_corpus(
@@ -64,15 +55,16 @@ def encode_corpus(
         How many distinct texts were encoded and how many reused.
     """
     corpus = Corpus.open(context.inputs["corpus"] / CORPUS)
-    adapter = pinned_adapter(config)
+    adapter, on_workers = pinned_adapter(config), None
     if "item_llm" in context.inputs:
         adapter = context.inputs["item_llm"] / ADAPTER
+        on_workers = functools.partial(_tuned_adapter, context.on_workers)
     fingerprint, dim = describe_encoder(config.encoder, adapter)
     cache = EmbeddingCache.open(cache_folder, fingerprint, dim)
     texts = list(dict.fromkeys(corpus.texts))
     missing = cache.missing(texts)
     context.progress.note(f"{len(missing):,} texts to encode, {len(cache):,} in the cache")
-    load = encoder_loader(config.encoder, adapter, fingerprint)
+    load = encoder_loader(config.encoder, on_workers or at(adapter), fingerprint)
     batches = encode_on_cluster(missing, load, compute, context.progress)
     encoded = cache.commit(in_blocks(_none_refused(batches)))
     cache.compact()
@@ -82,6 +74,11 @@ def encode_corpus(
     folder = write_encoder(context.output, fingerprint, details)
     cache.snapshot(corpus.texts, folder, dtype=dtype)
     return counts
+
+
+def _tuned_adapter(site: Site) -> Path:
+    """The adapter of the run's own stage, on the machine that calls."""
+    return site.input("item_llm") / ADAPTER
 
 
 def _none_refused(batches: Iterable[Encoded]) -> Iterator[Encoded]:
@@ -94,16 +91,16 @@ def _none_refused(batches: Iterable[Encoded]) -> Iterator[Encoded]:
         yield batch
 
 
-def cache_place(given: str | None, store: Path) -> str:
+def cache_place(given: str | None, store: str | Path) -> str:
     """Where the cache is: an s3:// address or a folder, relative to the project; else the store's.
 
     Args:
         given: the config's `vectors`.
-        store: the run store's folder.
+        store: the run store's folder or address.
     """
     if given is None:
-        return str(store / "vectors")
-    return given if "://" in given else str(resolve(given, project_root()))
+        return f"{store}/vectors"
+    return given if is_remote(given) else str(resolve(given, project_root()))
 
 
 def base_sha256(config: ItemLLMConfig) -> str:

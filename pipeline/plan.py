@@ -15,7 +15,7 @@ from item_llm import ItemLLMConfig
 from item_llm.base_models import PretrainedModel
 from pipeline import item_vectors
 from pipeline.architectures import Architecture, architecture_of, sequence_model
-from pipeline.artifacts import MANIFEST, RunStore, read_json
+from pipeline.artifacts import RunStore
 from pipeline.candidates import variants
 from pipeline.config import ModelName, RunConfig
 from pipeline.domains import DomainConfig
@@ -61,13 +61,13 @@ class Plan:
         base_ready: whether the item LLM's base is there; else the run makes or downloads it first.
         stages: in the order in which they run.
         sources: in the config's order.
-        texts: items with a text, of the corpus; None while there is none.
+        texts: items with a text, of the corpus; None while there is none on this machine.
         weights: model -> weights without item vectors, for each trained model.
         memory: what one worker's trainings take; None while the base is not there.
     """
 
     config: RunConfig
-    store: Path
+    store: str
     folder: Path
     base_ready: bool
     stages: Sequence[PlannedStage]
@@ -84,18 +84,20 @@ def make_plan(config: RunConfig, run_dir: Path | None) -> Plan:
         ValueError: what the run itself would refuse at once: an absent file, an unknown base.
     """
     store, folder = places(config, run_dir)
-    recipe = RecipeBuilder(config, data_root(), store.root, _base_sha256).build()
-    corpus = _output(store, recipe.corpus)
+    recipe = RecipeBuilder(config, data_root(), store.address, _base_sha256).build()
+    done = store.state(recipe.corpus.name, recipe.corpus.key) == "done"
+    counts = store.read(recipe.corpus.name, recipe.corpus.key, DATA)["domains"] if done else {}
+    corpus = store.at_hand(recipe.corpus.name, recipe.corpus.key)
     base_ready = not recipe.vectors or PretrainedModel.is_ready(config.item_llm.encoder.base)
     weights = _weights(config, recipe)
     tunes = recipe.item_llm is not None
     return Plan(
         config,
-        store.root,
+        store.address,
         folder.path,
         base_ready,
         [_planned(store, stage) for stage in in_order(recipe.targets)],
-        [_source(domain, corpus) for domain in config.domains],
+        [_source(domain, counts.get(domain.name)) for domain in config.domains],
         None if corpus is None else _texts(corpus),
         weights,
         run_memory(config, list(weights), tunes=tunes) if base_ready else None,
@@ -111,19 +113,12 @@ def _base_sha256(llm: ItemLLMConfig) -> str:
 def _planned(store: RunStore, stage: Stage) -> PlannedStage:
     state, facts = store.state(stage.name, stage.key), {}
     if state == "done":
-        manifest = read_json(store.folder(stage.name, stage.key) / MANIFEST)
-        facts = manifest["recipe"].get("made", {})
+        facts = store.manifest(stage.name, stage.key)["recipe"].get("made", {})
     return PlannedStage(stage, state, facts)
 
 
-def _output(store: RunStore, stage: Stage) -> Path | None:
-    done = store.state(stage.name, stage.key) == "done"
-    return store.folder(stage.name, stage.key) if done else None
-
-
-def _source(domain: DomainConfig, corpus: Path | None) -> SourceSize:
+def _source(domain: DomainConfig, counts: Mapping[str, Any] | None) -> SourceSize:
     sizes = [path.stat().st_size for path in domain.source.files(data_root())]
-    counts = None if corpus is None else read_json(corpus / DATA)["domains"][domain.name]
     return SourceSize(domain, sum(sizes) if sizes else None, counts)
 
 

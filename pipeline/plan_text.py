@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pipeline.config import JOINT_MODELS
 from pipeline.plan import Plan, PlannedStage, SourceSize
 from pipeline.progress import clock, shortened
+from pipeline.storage.bucket import is_remote
 from pipeline.workers.cluster import ComputeConfig
 
 _NAME = 30
@@ -66,8 +67,9 @@ def _models(plan: Plan) -> Iterator[str]:
         yield f"{model:<22} {weights:>12,} weights, and what the items have"
     if any(planned.stage.name.startswith("vectors") for planned in plan.stages):
         base = plan.config.item_llm.encoder.base
+        here = " and fetched" if is_remote(plan.store) else ""
         texts = "its texts are known once" if plan.texts is None else f"{plan.texts:,} texts,"
-        rest = "the stage corpus is done" if plan.texts is None else "of which it encodes new ones"
+        rest = f"corpus is done{here}" if plan.texts is None else "of which it encodes new ones"
         yield f"item LLM on {base}:"[:79]
         yield f"  {texts} {rest}"
         if not plan.base_ready:

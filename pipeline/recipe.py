@@ -66,7 +66,7 @@ class RecipeBuilder:
     Args:
         config: the run's configuration.
         data_root: the folder that the sources' relative paths start from.
-        store: the run store; the item vectors' cache stands in it.
+        store: the run store's folder or address; the item vectors' cache stands in it.
         base_sha256: gives the hash of a base model's weights; a plan's makes no files.
     """
 
@@ -74,7 +74,7 @@ class RecipeBuilder:
         self,
         config: RunConfig,
         data_root: Path,
-        store: Path,
+        store: str | Path,
         base_sha256: Callable[[ItemLLMConfig], str] = item_vectors.base_sha256,
     ) -> None:
         self.config, self.data_root, self.store = config, data_root, store

@@ -29,7 +29,7 @@ from pipeline.progress import Progress, StageProgress
 from pipeline.run import places
 from pipeline.verify_vectors import compare, sample
 from pipeline.workers.cluster import connected
-from pipeline.workers.encode import encode_on_cluster, encoder_loader
+from pipeline.workers.encode import at, encode_on_cluster, encoder_loader
 
 REFRESH = "refresh.json"
 QUARANTINE = "quarantine"
@@ -97,7 +97,7 @@ def refresh(
     store, run = places(config, None)
     folder = resolve(out, project_root()) if out else run.path / "refresh"
     with exclusive_lock(folder / _LOCK, wait=False), progress.running():
-        place = cache_place(config.vectors, store.root)
+        place = cache_place(config.vectors, store.address)
         planned = _plan(config, place, folder / QUARANTINE, progress)
         report = planned.described() | {"dry_run": options.dry_run}
         if not options.dry_run:
@@ -181,7 +181,7 @@ def _encoded(
     config: RunConfig, texts: list[str], fingerprint: str, stage: StageProgress
 ) -> Iterator[Encoded]:
     llm = config.item_llm
-    load = encoder_loader(llm.encoder, pinned_adapter(llm), fingerprint)
+    load = encoder_loader(llm.encoder, at(pinned_adapter(llm)), fingerprint)
     return encode_on_cluster(texts, load, config.compute, stage)
 
 

@@ -19,6 +19,7 @@ from pipeline.report_files import METRICS, REPORT
 from pipeline.run_card import run_card
 from pipeline.run_details import details, gather
 from pipeline.stages import Runner, StageResult, in_order
+from pipeline.storage.stores import open_store
 from pipeline.tracked_run import tell_results, tracked_run
 from pipeline.tracking.registry import wanted
 from pipeline.tracking.tracking import Tracking
@@ -77,7 +78,7 @@ def execute(
     """
     store, folder = places(config, run_dir)
     # Built before any folder is made: an absent file or a wrong name leaves nothing behind.
-    recipe = RecipeBuilder(config, data_root(), store.root).build()
+    recipe = RecipeBuilder(config, data_root(), store.address).build()
     tracking = Tracking(config.tracking, wanted(config.tracking), progress.warn)
     progress.follow(tracking.log)
     with (
@@ -94,7 +95,7 @@ def execute(
 
 def places(config: RunConfig, run_dir: Path | None) -> tuple[RunStore, RunFolder]:
     """Where a run keeps its stages' outputs and its results; makes neither."""
-    store = RunStore(resolve(config.store, project_root()))
+    store = open_store(config.store)
     return store, RunFolder(resolve(run_dir or Path("runs") / config.name, project_root()))
 
 
@@ -105,7 +106,7 @@ def prepared(config: RunConfig, progress: Progress) -> Path:
         ValueError: something in the config or the data for the user to mend.
     """
     store, _ = places(config, None)
-    recipe = RecipeBuilder(config, data_root(), store.root).build()
+    recipe = RecipeBuilder(config, data_root(), store.address).build()
     with progress.running():
         progress.expect([recipe.corpus.name])
         done = Runner(store, progress, slots=1).run([recipe.corpus])

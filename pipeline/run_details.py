@@ -11,7 +11,6 @@ from typing import Any
 from pipeline.artifacts import read_json
 from pipeline.corpus import Corpus
 from pipeline.examples import load_examples, show
-from pipeline.item_vectors import ADAPTER_RESULT
 from pipeline.neighbours import NEIGHBOURS
 from pipeline.prepare import CORPUS, DATA, QUARANTINE
 from pipeline.ranking import METRICS
@@ -21,6 +20,7 @@ from pipeline.report_order import domain_order, shown_model
 from pipeline.snapshots import read_encoder
 from pipeline.stages import StageResult
 from pipeline.user_models import CURVE
+from pipeline.workers.item_llm import ADAPTER_RESULT
 
 _REFUSED_ROWS = 5  # of each domain, in data.json
 _ROW_CHARS = 200

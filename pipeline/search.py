@@ -62,7 +62,7 @@ def run_tuning(
     searched = _searched(search, config, str(space))
     store, run = places(config, None)
     folder = resolve(out, project_root()) if out else run.path / "tune" / search.model
-    recipe = RecipeBuilder(searched, data_root(), store.root).build()
+    recipe = RecipeBuilder(searched, data_root(), store.address).build()
     stage = search_stage(search, plans, recipe, config.compute)
     with exclusive_lock(folder / _LOCK, wait=False), progress.running():
         trials = _run(stage, recipe, store, config.compute, progress)
@@ -90,7 +90,7 @@ def search_stage(
             plans,
             rungs,
             search.reduction,
-            task_folders(context),
+            task_folders(context.inputs),
             context.scratch / "trials",
             context.scratch / "ray",
         )

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from pipeline.artifacts import Artifact, DamagedArtifactError, RunStore, content_hash
 from pipeline.progress import Progress, StageProgress
+from pipeline.storage.site import SharedSite, Site, StageFolders
 from pipeline.tracking.records import Figures
 
 log = logging.getLogger(__name__)
@@ -37,12 +38,19 @@ class StageContext:
         scratch: A folder for checkpoints: kept if the stage is killed, dropped once it is done.
         inputs: The finished output folders of the stages it named, by stage name.
         progress: Where it says how far it is.
+        site: How its workers find these folders; None: they see the same ones.
     """
 
     output: Path
     scratch: Path
     inputs: Mapping[str, Path]
     progress: StageProgress
+    site: Site | None = None
+
+    @property
+    def on_workers(self) -> Site:
+        """How its workers find its folders, on whichever machine they run."""
+        return self.site or SharedSite(StageFolders(self.output, self.scratch, self.inputs))
 
 
 @dataclass(frozen=True)
@@ -172,10 +180,10 @@ class Runner:
         return ready
 
     def _run_one(self, stage: Stage, done: Mapping[str, StageResult]) -> StageResult:
-        inputs = {needed.name: done[needed.name].artifact.path for needed in stage.inputs}
+        inputs = {needed.name: done[needed.name].artifact for needed in stage.inputs}
         with self.progress.stage(stage.name) as progress:
             started = time.monotonic()
-            if artifact := self._finished(stage):
+            if artifact := self._finished(stage, progress):
                 status: Status = "reused"
             else:
                 artifact, status = self._make(stage, inputs, progress)
@@ -189,33 +197,36 @@ class Runner:
             self._on_finished(result)
         return result
 
-    def _finished(self, stage: Stage) -> Artifact | None:
+    def _finished(self, stage: Stage, progress: StageProgress) -> Artifact | None:
         try:
-            return self.store.find(stage.name, stage.key)
+            return self.store.find(stage.name, stage.key, progress.update)
         except DamagedArtifactError as error:
             aside = self.store.set_aside(stage.name, stage.key)
             log.warning("%s; it was moved to %s and is made again", error, aside)
             return None
 
     def _make(
-        self, stage: Stage, inputs: Mapping[str, Path], progress: StageProgress
+        self, stage: Stage, inputs: Mapping[str, Artifact], progress: StageProgress
     ) -> tuple[Artifact, Status]:
         def on_wait(owner: str) -> None:
             progress.note(f"waiting for {owner}, which makes the same output")
 
         with self.store.working_folder(stage.name, stage.key, on_wait=on_wait) as work:
-            if artifact := self.store.find(stage.name, stage.key):
-                work.rmdir()
+            if artifact := self.store.find(stage.name, stage.key, progress.update):
+                shutil.rmtree(work)
                 return artifact, "reused"
             scratch = work / _SCRATCH
+            site = self.store.site(stage.name, stage.key, work, scratch, inputs)
             status: Status = "resumed" if scratch.exists() else "ran"
             scratch.mkdir(exist_ok=True)
             started = time.monotonic()
-            facts = self._facts(stage, StageContext(work, scratch, inputs, progress))
+            paths = {name: artifact.path for name, artifact in inputs.items()}
+            facts = self._facts(stage, StageContext(work, scratch, paths, progress, site))
             facts["seconds"] = round(time.monotonic() - started, 3)
             shutil.rmtree(scratch)
             recipe = stage.described | {"made": facts}
-            return self.store.commit(stage.name, stage.key, work, recipe), status
+            artifact = self.store.commit(stage.name, stage.key, work, recipe, progress.update)
+            return artifact, status
 
     def _facts(self, stage: Stage, context: StageContext) -> dict[str, Any]:
         try:

@@ -26,11 +26,18 @@ Report = Callable[[float, float, str, str, Figures], None]
 
 
 def train_user_model(
-    data: TaskData, workers: Workers, output: Path, scratch: Path, report: Report
+    data: TaskData,
+    workers: Workers,
+    output: Path,
+    scratch: Path,
+    report: Report,
+    *,
+    on_checkpoint: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Train one model and write its best weights and its curve to `output` (rank 0).
 
     Checkpoints go to `scratch`; a second call with the same scratch resumes from the last one.
+    `on_checkpoint` is called after each (rank 0).
     Under the split `refit` the validation events are targets too, so nothing is validated and the
     last weights count: the number of epochs has been chosen on the strict split before.
 
@@ -38,7 +45,7 @@ def train_user_model(
         Facts for the run card: parameters, epochs and, if there was one, the validation figure.
     """
     validated = data.task.split.kind != "refit"
-    model, result = _fit(data, workers, scratch / "fit", report, validated=validated)
+    model, result = _fit(data, workers, scratch / "fit", report, on_checkpoint, validated=validated)
     if workers.rank == 0:
         origin = {"model": data.task.model, "domain": data.task.domain}
         save_weights(output / WEIGHTS, model, origin)
@@ -53,7 +60,13 @@ def train_user_model(
 
 
 def _fit(
-    data: TaskData, workers: Workers, scratch: Path, report: Report, *, validated: bool
+    data: TaskData,
+    workers: Workers,
+    scratch: Path,
+    report: Report,
+    on_checkpoint: Callable[[], None] | None,
+    *,
+    validated: bool,
 ) -> tuple[Recommender, TrainingResult]:
     model, training = data.build(), data.task.training
     names = [domain.name for domain in data.domains]
@@ -82,6 +95,7 @@ def _fit(
         workers=workers,
         validate=validation,
         checkpoint_dir=scratch,
+        on_checkpoint=on_checkpoint,
         on_epoch=on_epoch,
         domain_names=names,
         times=histories.times,

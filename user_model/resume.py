@@ -7,6 +7,7 @@ and torch's generator is seeded anew at every step, so no generator state needs 
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,16 @@ class TrainingCheckpoints:
     Args:
         folder: where they stand, a folder each.
         identity: what `training_identity` gives; a checkpoint of another is refused.
+        on_saved: called once a checkpoint is complete and those before it are gone.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        self.folder, self.identity = folder, identity
+    def __init__(
+        self,
+        folder: Path,
+        identity: dict[str, Any],
+        on_saved: Callable[[], None] | None = None,
+    ) -> None:
+        self.folder, self.identity, self._on_saved = folder, identity, on_saved
 
     def save(self, step: TrainingStep, progress: Progress, best: dict[str, Tensor] | None) -> None:
         """Write a checkpoint, then remove the ones before it."""
@@ -85,6 +92,8 @@ class TrainingCheckpoints:
             if old != target:
                 (old / MANIFEST).unlink()
                 shutil.rmtree(old)
+        if self._on_saved is not None:
+            self._on_saved()
 
     def load(self, step: TrainingStep) -> tuple[Progress, dict[str, Tensor] | None] | None:
         """Restore the newest checkpoint into `step`; None where there is none.

@@ -32,6 +32,7 @@ def train(
     workers: Workers | None = None,
     validate: Validate | None = None,
     checkpoint_dir: Path | None = None,
+    on_checkpoint: Callable[[], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
     domain_names: Sequence[str] | None = None,
@@ -56,6 +57,7 @@ def train(
             larger is better, and worker 0's value counts. None: the last weights stay.
         checkpoint_dir: folder of checkpoints, shared by the workers; a training found there is
             continued, its completed epochs not reported again.
+        on_checkpoint: called on worker 0 after each checkpoint, before anyone goes on.
         on_epoch: told of each epoch, on every worker.
         on_step: told of each step, on every worker.
         domain_names: names of the domains for error messages.
@@ -98,7 +100,7 @@ def train(
     checkpoints = None
     if checkpoint_dir is not None:
         identity = training_identity(step, batches, config, seed)
-        checkpoints = TrainingCheckpoints(checkpoint_dir, identity)
+        checkpoints = TrainingCheckpoints(checkpoint_dir, identity, on_checkpoint)
     training = _Training(
         step, batches, checkpoints, validate, on_epoch, on_step, domain_names, progress
     )

@@ -38,6 +38,7 @@ class TextEncoder(Protocol):
 
 
 Load = Callable[[], TextEncoder]
+LocateAdapter = Callable[[], Path | None]
 
 
 class _EncodingActor:
@@ -95,23 +96,30 @@ def encode_on_cluster(
         attempts.close()
 
 
-def encoder_loader(encoder: EncoderConfig, adapter: Path | None, fingerprint: str) -> Load:
+def at(folder: Path | None) -> LocateAdapter:
+    """Where an adapter is that all nodes see under one path; None: there is none."""
+    return partial(_same, folder)
+
+
+def _same(folder: Path | None) -> Path | None:
+    return folder
+
+
+def encoder_loader(encoder: EncoderConfig, adapter: LocateAdapter, fingerprint: str) -> Load:
     """What an actor loads: the encoder, with its adapter merged where it has one.
 
     Args:
         encoder: which encoder.
-        adapter: folder of the finished adapter, or None.
+        adapter: gives the folder of the finished adapter on the actor's machine, or None.
         fingerprint: that the vectors are to be kept under; an actor with another raises.
     """
-    folder = str(adapter) if adapter else None
-    return partial(_load, encoder.model_dump(mode="json"), folder, fingerprint)
+    return partial(_load, encoder.model_dump(mode="json"), adapter, fingerprint)
 
 
-def _load(encoder: dict[str, Any], adapter: str | None, fingerprint: str) -> TextEncoder:
+def _load(encoder: dict[str, Any], adapter: LocateAdapter, fingerprint: str) -> TextEncoder:
     from item_llm import load_encoder
 
-    folder = Path(adapter) if adapter else None
-    loaded = load_encoder(EncoderConfig.model_validate(encoder), folder)
+    loaded = load_encoder(EncoderConfig.model_validate(encoder), adapter())
     if loaded.fingerprint != fingerprint:
         raise ValueError(
             f"the encoder on node {socket.gethostname()} has the fingerprint {loaded.fingerprint}, "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,21 +13,25 @@ from pipeline.corpus import Corpus
 from pipeline.finetuning_curve import FinetuningCurve
 from pipeline.history_model import HistoryModel
 from pipeline.pairs import PairsConfig, next_item_pairs
-from pipeline.progress import StageProgress
+from pipeline.prepare import CORPUS
 from pipeline.splits import SplitConfig, assign_roles
+from pipeline.stages import StageContext
+from pipeline.storage.site import StageFolders
 from pipeline.tracking.records import Figures
 from pipeline.workers.cluster import ComputeConfig
 from pipeline.workers.launch import Member, run_in_group
 from pipeline.workers.progress_board import Reporter
+
+ADAPTER = "adapter"
+ADAPTER_RESULT = "finetuning.json"
 
 
 def finetune_in_group(
     config: ItemLLMConfig,
     pairs: PairsConfig,
     split: SplitConfig,
-    folders: Mapping[str, Path],
     compute: ComputeConfig,
-    progress: StageProgress,
+    context: StageContext,
 ) -> dict[str, Any]:
     """Fine-tune over all workers; worker 0 writes the adapter and the curve.
 
@@ -36,15 +39,14 @@ def finetune_in_group(
         config: base, LoRA and schedule.
         pairs: how many pairs of each domain, and whose are held out.
         split: decides which events may train.
-        folders: `corpus` to read, `adapter` and `scratch` to write; `result` is a file.
         compute: the group's size.
-        progress: told of the steps.
+        context: the stage's folders.
 
     Returns:
         The adapter's hash, and the elements of optimizer state on each worker.
     """
-    settings = {"config": config, "pairs": pairs, "split": split, **folders}
-    return run_in_group(_finetune, settings, compute, progress)
+    settings = {"config": config, "pairs": pairs, "split": split}
+    return run_in_group(_finetune, settings, compute, context.progress, context.on_workers)
 
 
 def _finetune(settings: Mapping[str, Any], member: Member, report: Reporter) -> dict[str, Any]:
@@ -52,10 +54,12 @@ def _finetune(settings: Mapping[str, Any], member: Member, report: Reporter) -> 
     from item_llm.training import finetune
 
     config: ItemLLMConfig = settings["config"]
-    corpus = Corpus.open(settings["corpus"])
+    folders: StageFolders = settings["folders"]
+    scratch = folders.scratch / "checkpoints"
+    corpus = Corpus.open(folders.inputs["corpus"] / CORPUS)
     pairs, held_out = _corpus_pairs(corpus, settings)
     total = total_steps(config.finetuning, len(pairs))
-    curve = FinetuningCurve(settings["scratch"] / "steps.jsonl")
+    curve = FinetuningCurve(scratch / "steps.jsonl")
 
     def on_step(step: int, loss: float, rate: float) -> None:
         if member.rank == 0:
@@ -68,14 +72,15 @@ def _finetune(settings: Mapping[str, Any], member: Member, report: Reporter) -> 
         pairs,
         held_out,
         corpus.texts,
-        settings["adapter"],
+        folders.output / ADAPTER,
         workers=member.size,
         on_step=on_step,
-        checkpoint_dir=settings["scratch"],
+        checkpoint_dir=scratch,
+        on_checkpoint=folders.keep,
         sequence_model=HistoryModel,
     )
     if member.rank == 0:
-        write_json(settings["result"], _for_report(result.to_json(), curve.read()))
+        write_json(folders.output / ADAPTER_RESULT, _for_report(result.to_json(), curve.read()))
     return {
         "adapter_sha256": result.adapter_sha256,
         "optimizer_elements": result.optimizer_elements,

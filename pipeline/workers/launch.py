@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import ray
 
 from pipeline.progress import StageProgress
+from pipeline.storage.site import Site
 from pipeline.workers.cluster import ComputeConfig
 from pipeline.workers.progress_board import Reporter, reporter_to
 
@@ -32,14 +33,26 @@ class Member(NamedTuple):
 
 
 # What runs on a worker: settings -> facts for the run card. Top-level functions only: they are
-# imported by name on the worker.
+# imported by name on the worker. With a site, `folders` of the settings are the stage's folders on
+# the worker's machine.
 Work = Callable[[Mapping[str, Any], Member, Reporter], Mapping[str, Any] | None]
 
 
 def run_in_one_worker(
-    work: Work, settings: Mapping[str, Any], compute: ComputeConfig, progress: StageProgress
+    work: Work,
+    settings: Mapping[str, Any],
+    compute: ComputeConfig,
+    progress: StageProgress,
+    site: Site | None = None,
 ) -> dict[str, Any]:
     """Run `work` in one Ray task; returns its facts and its peak memory.
+
+    Args:
+        work: what to run.
+        settings: given to it.
+        compute: the size of a worker.
+        progress: told how far it is.
+        site: how it finds its stage's folders; None: it has none.
 
     Raises:
         Exception: what `work` raised, as it was raised.
@@ -52,19 +65,25 @@ def run_in_one_worker(
     with reporter_to(progress) as report:
         try:
             facts: dict[str, Any] = ray.get(
-                task.remote(work, dict(settings), report, compute.cpus_per_worker)
+                task.remote(work, dict(settings), site, report, compute.cpus_per_worker)
             )
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
+    if site is not None:
+        site.collect(progress.update)
     return facts
 
 
 def run_in_group(
-    work: Work, settings: Mapping[str, Any], compute: ComputeConfig, progress: StageProgress
+    work: Work,
+    settings: Mapping[str, Any],
+    compute: ComputeConfig,
+    progress: StageProgress,
+    site: Site | None = None,
 ) -> dict[str, Any]:
     """Run `work` on all training workers at once (Ray Train), in one process group.
 
-    Returns the facts of rank 0.
+    The arguments are those of `run_in_one_worker`. Returns the facts of rank 0.
 
     Raises:
         ValueError: what `work` raised, if it is the user's to mend.
@@ -77,10 +96,12 @@ def run_in_group(
         tempfile.TemporaryDirectory(prefix="hydrarec-train-") as folder,
         reporter_to(progress) as report,
     ):
-        config = {"work": work, "settings": dict(settings), "report": report}
+        config = {"work": work, "settings": dict(settings), "site": site, "report": report}
         for attempt in range(compute.max_failures + 1):
             try:
                 _trainer(config, compute, folder).fit()
+                if site is not None:
+                    site.collect(progress.update)
                 return report.facts()
             except TrainingFailedError as error:
                 if complaint := report.complaint():
@@ -124,10 +145,10 @@ def _resources(compute: ComputeConfig) -> dict[str, float]:
 
 
 def _task(
-    work: Work, settings: Mapping[str, Any], report: Reporter, threads: int
+    work: Work, settings: Mapping[str, Any], site: Site | None, report: Reporter, threads: int
 ) -> dict[str, Any]:
     prepare_process(threads)
-    facts = dict(work(settings, Member(0, 1), report) or {})
+    facts = _run(work, settings, site, Member(0, 1), report)
     report.settle()
     return facts | {"peak_mb": _peak_mb()}
 
@@ -144,13 +165,22 @@ def _group_member(config: Mapping[str, Any]) -> None:
     if complaint := report.complaint():
         raise ValueError(complaint)
     try:
-        facts = dict(config["work"](config["settings"], member, report) or {})
+        facts = _run(config["work"], config["settings"], config["site"], member, report)
     except ValueError as error:
         report.complain(str(error))
         raise
     report.settle()
     if member.rank == 0:  # by way of the board: Ray Train keeps metrics only with a checkpoint
         report.keep(facts | {"peak_mb": _peak_mb()})
+
+
+def _run(
+    work: Work, settings: Mapping[str, Any], site: Site | None, member: Member, report: Reporter
+) -> dict[str, Any]:
+    if site is None:
+        return dict(work(settings, member, report) or {})
+    with site.folders(member.rank, report) as folders:
+        return dict(work({**settings, "folders": folders}, member, report) or {})
 
 
 def prepare_process(threads: int) -> None:

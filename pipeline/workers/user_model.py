@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pipeline.prepare import CORPUS
 from pipeline.stages import StageContext
+from pipeline.storage.site import StageFolders
 from pipeline.task_data import TaskData
 from pipeline.user_model_task import TaskFolders, UserModelTask
 from pipeline.user_models import WEIGHTS, rank_with_user_model, train_user_model
@@ -20,39 +22,35 @@ def train_on_cluster(
     task: UserModelTask, compute: ComputeConfig, context: StageContext
 ) -> dict[str, Any]:
     """Train a task's model: over all workers if it is joint, else in one; returns its facts."""
-    settings = _settings(task, context) | {"scratch": context.scratch}
     run = run_in_group if task.domain is None and compute.workers > 1 else run_in_one_worker
-    return run(_train, settings, compute, context.progress)
+    return run(_train, {"task": task}, compute, context.progress, context.on_workers)
 
 
 def rank_on_cluster(
     task: UserModelTask, compute: ComputeConfig, context: StageContext
 ) -> dict[str, Any]:
     """Rank the test targets with the weights that the task's training stage left."""
-    scope = task.model if task.domain is None else f"{task.model}.{task.domain}"
-    weights = context.inputs[f"train.{scope}"] / WEIGHTS
-    settings = _settings(task, context) | {"weights": weights}
-    return run_in_one_worker(_rank, settings, compute, context.progress)
+    return run_in_one_worker(_rank, {"task": task}, compute, context.progress, context.on_workers)
 
 
-def task_folders(context: StageContext) -> TaskFolders:
+def task_folders(inputs: Mapping[str, Path]) -> TaskFolders:
     """Where a stage that trains finds the corpus and, if it reads text, the item vectors."""
-    vectors = [path for name, path in context.inputs.items() if name.startswith("vectors")]
-    return TaskFolders(
-        corpus=context.inputs["corpus"] / CORPUS, vectors=vectors[0] if vectors else None
-    )
-
-
-def _settings(task: UserModelTask, context: StageContext) -> dict[str, Any]:
-    return {"task": task, "folders": task_folders(context), "output": context.output}
+    vectors = [path for name, path in inputs.items() if name.startswith("vectors")]
+    return TaskFolders(corpus=inputs["corpus"] / CORPUS, vectors=vectors[0] if vectors else None)
 
 
 def _train(settings: Mapping[str, Any], member: Member, report: Reporter) -> dict[str, Any]:
-    data = TaskData(settings["task"], settings["folders"])
+    folders: StageFolders = settings["folders"]
+    data = TaskData(settings["task"], task_folders(folders.inputs))
     workers = Workers(member.rank, member.size)
-    return train_user_model(data, workers, settings["output"], settings["scratch"], report)
+    return train_user_model(
+        data, workers, folders.output, folders.scratch, report, on_checkpoint=folders.keep
+    )
 
 
 def _rank(settings: Mapping[str, Any], member: Member, report: Reporter) -> None:
-    data = TaskData(settings["task"], settings["folders"])
-    rank_with_user_model(data, settings["weights"], settings["output"])
+    task, folders = settings["task"], settings["folders"]
+    scope = task.model if task.domain is None else f"{task.model}.{task.domain}"
+    weights = folders.inputs[f"train.{scope}"] / WEIGHTS
+    data = TaskData(task, task_folders(folders.inputs))
+    rank_with_user_model(data, weights, folders.output)

@@ -1,64 +1,16 @@
 """The cache in an object store: a real moto server, spoken to over HTTP."""
 
-import importlib.util
 import multiprocessing
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 
 import numpy as np
 import pytest
 
 from item_llm.cache import EmbeddingCache
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("moto") is None, reason="moto[server] is not installed"
-)
-
 FINGERPRINT = "a" * 64
 DIM = 6
 # Not "forkserver": its server, once started by another test, has an environment without the bucket.
 START = multiprocessing.get_context("spawn")
-
-
-@pytest.fixture(scope="module")
-def server():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.wait()
-
-
-@pytest.fixture
-def bucket(server, monkeypatch, request):
-    """An address in a bucket of its own; endpoint and credentials are in the environment."""
-    for name, value in {
-        "AWS_ENDPOINT": server,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    name = "b" + str(abs(hash(request.node.name)))
-    urllib.request.urlopen(urllib.request.Request(f"{server}/{name}", method="PUT")).close()
-    return f"s3://{name}/vectors"
 
 
 def made_up(count, seed=0):

@@ -9,7 +9,7 @@ import ray.cloudpickle
 from item_llm import EncoderConfig, ItemEncoder
 from pipeline.progress import Progress
 from pipeline.workers.cluster import ComputeConfig
-from pipeline.workers.encode import encode_on_cluster, encoder_loader
+from pipeline.workers.encode import at, encode_on_cluster, encoder_loader
 from pipeline.workers.poison import encode_or_refuse
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
@@ -80,7 +80,7 @@ def test_a_real_encoder_gives_what_it_gives_without_ray(stage_progress):
     config = EncoderConfig(base="minilm", max_tokens=16)
     texts = [f"wooden train set, {n} pieces" for n in range(60)]
     encoder = ItemEncoder.load(config)
-    load = encoder_loader(config, None, encoder.fingerprint)
+    load = encoder_loader(config, at(None), encoder.fingerprint)
     good, refused = encoded(texts, load, stage_progress)
     assert refused == {}
     got = np.stack([good[text] for text in texts])
@@ -88,7 +88,7 @@ def test_a_real_encoder_gives_what_it_gives_without_ray(stage_progress):
 
 
 def test_an_actor_whose_files_differ_from_the_drivers_encodes_nothing():
-    load = encoder_loader(EncoderConfig(base="minilm"), None, "0" * 64)
+    load = encoder_loader(EncoderConfig(base="minilm"), at(None), "0" * 64)
     with pytest.raises(ValueError, match=r"has the fingerprint \w+, the driver's has 0{64}"):
         load()
 

@@ -9,6 +9,7 @@ from pipeline.config import RunConfig
 from pipeline.prepare import CORPUS, make_corpus
 from pipeline.progress import Progress
 from pipeline.stages import StageContext
+from pipeline.storage.site import StageFolders
 from pipeline.workers.item_llm import _finetune
 from pipeline.workers.launch import Member
 
@@ -32,18 +33,19 @@ def test_either_objective_trains_an_adapter_from_a_corpus(prepared, tmp_path, ob
     llm = ItemLLMConfig.model_validate(
         {"encoder": {"base": "minilm", "max_tokens": 16}, "finetuning": finetuning}
     )
+    kept = []
     settings = {
         "config": llm,
         "pairs": run.pairs.model_copy(update={"max_held_out": 20}),
         "split": run.split,
-        "corpus": corpus,
-        "adapter": tmp_path / "adapter",
-        "scratch": tmp_path / "scratch",
-        "result": tmp_path / "finetuning.json",
+        "folders": StageFolders(
+            tmp_path, tmp_path / "scratch", {"corpus": corpus.parent}, lambda: kept.append(1)
+        ),
     }
     seen = []
     facts = _finetune(settings, Member(0, 1), lambda step, *rest: seen.append(step))
     assert seen == [1, 2]
+    assert kept, "the last checkpoint is told"
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
     result = json.loads((tmp_path / "finetuning.json").read_text())
     assert result["adapter_sha256"] == facts["adapter_sha256"]
