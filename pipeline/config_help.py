@@ -28,12 +28,12 @@ def config_help(config: RunConfig | None) -> str:
     ]
     for section in sections(RunConfig, config):
         text += ["", *_section(section, as_options=True)]
-    for section in _domain_sections():
+    for section in domain_sections():
         text += ["", *_section(section, as_options=False)]
     return "\n".join(text)
 
 
-def _domain_sections() -> Iterator[Section]:
+def domain_sections() -> Iterator[Section]:
     """The fields of one domain; those of a source under the format that has them."""
     annotation = DomainConfig.model_fields["source"].annotation
     for section in sections(DomainConfig, path=_DOMAIN, description="a domain, in the YAML file"):

@@ -25,7 +25,7 @@ def test_the_yaml_shown_is_the_yaml_printed(tmp_path, monkeypatch, capsys, small
     small_data(tmp_path / "DATA", name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRAREC_DATA", "DATA")
-    (command,) = re.findall(r"^    python jobs/ingest\.py (.*)$", SECTIONS[name], re.M)
+    (command,) = re.findall(r"^python jobs/ingest\.py (.*)$", SECTIONS[name], re.M)
     assert main(shlex.split(command)) == 0
     shown = re.search(r"```yaml\n(.*?)```", SECTIONS[name], re.S)
     assert capsys.readouterr().out.endswith(f"\n\n{shown[1]}")
