@@ -14,6 +14,7 @@ from pipeline.sources.tables import Order, Part, RawTables, RejectedRow
 
 _EXAMPLES = 3
 _REFUSED_SHOWN = 5
+_ONE_YEAR = 365 * 86_400
 
 
 def findings(raw: RawTables) -> list[str]:
@@ -37,10 +38,12 @@ class _Counts:
     """What the parts drawn so far hold."""
 
     def __init__(self) -> None:
+        self._now = datetime.now(UTC).timestamp()
         self._users, self._items = Coding(), Coding()
         self._with_text: NDArray[np.bool_] | None = None  # by the code of an item of an event
         self._rows = self._events = self._left_out = self._n_refused = 0
         self._times: tuple[int, int] | None = None
+        self._n_future = 0
         self._reasons: Counter[str] = Counter()
         self._refused: list[RejectedRow] = []
         self._examples: list[tuple[str, str]] = []
@@ -56,6 +59,7 @@ class _Counts:
             times = rows["timestamp"].to_numpy()
             spans = (*(self._times or ()), int(times.min()), int(times.max()))
             self._times = min(spans), max(spans)
+            self._n_future += int((times > self._now).sum())
 
     def take_items(self, part: Part) -> None:
         """Count items; all interactions were counted before."""
@@ -79,6 +83,7 @@ class _Counts:
             f"users          {len(self._users):,}",
             f"items          {bought:,}",
             f"times          {self._time_range(order)}",
+            *(self._odd_times() if order == "time" else ()),
             f"texts          {n_known:,} of {bought:,} items that somebody had have one",
             *self._refusals(),
             *([f"left out       {self._left_out:,} rated too low"] if self._left_out else []),
@@ -99,6 +104,15 @@ class _Counts:
             return "none"
         first, last = (datetime.fromtimestamp(time, UTC) for time in self._times)
         return f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
+
+    def _odd_times(self) -> list[str]:
+        """What a run accepts, and what is yet seldom meant."""
+        lines = []
+        if self._times is not None and self._times[0] >= 0 and self._times[1] < _ONE_YEAR:
+            lines.append("  all lie in 1970: is their unit right?")
+        if self._n_future:
+            lines.append(f"  {self._n_future:,} lie in the future: is their unit right?")
+        return lines
 
     def _refusals(self) -> list[str]:
         lines = [f"refused        {self._n_refused:,}"]

@@ -100,7 +100,13 @@ def domain_report(
     )
 
 
-def why_empty(name: str, source: str, cleaning: CleaningConfig, steps: StepCounts) -> str:
+def why_empty(
+    name: str,
+    source: str,
+    cleaning: CleaningConfig,
+    steps: StepCounts,
+    rejected: Mapping[str, int],
+) -> str:
     """The sentence for a domain of which nothing is left.
 
     Args:
@@ -108,7 +114,11 @@ def why_empty(name: str, source: str, cleaning: CleaningConfig, steps: StepCount
         source: a short description.
         cleaning: the rules.
         steps: what they left.
+        rejected: bad rows by reason.
     """
+    if steps.read == 0 and rejected:
+        reasons = "; ".join(f"{count:,} x {reason}" for reason, count in rejected.items())
+        return f"domain {name}: no interaction of {source} could be read ({reasons}): mend the file"
     if steps.read == 0:
         return f"domain {name}: {source} holds no interactions: check that it is the right file"
     return (

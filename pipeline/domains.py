@@ -181,7 +181,8 @@ def clean_domain(
     events.remove()
     if clean.steps.left == 0:
         described = config.source.describe()
-        raise ValueError(why_empty(config.name, described, config.cleaning, clean.steps))
+        refused = quarantine.counts()
+        raise ValueError(why_empty(config.name, described, config.cleaning, clean.steps, refused))
     item_ids, place = _left(items, clean)
     StringTable.of(item_ids).save(folder / _ITEM_IDS)
     tell("texts")

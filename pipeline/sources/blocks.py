@@ -5,15 +5,16 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Literal, cast
 
 Encoding = Literal["utf-8", "latin-1"]
 
 BLOCK_BYTES = 1 << 22
-# A line beyond this is no line of a table, and would have to be held in memory as a whole.
-_LONGEST_LINE = 1 << 28
+# A line beyond this is no row of a table; of it only the beginning is held, to be shown.
+LONGEST_LINE = 1 << 24
+_SHOWN_BYTES = 1200
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -23,11 +24,13 @@ class Block:
     r"""Some whole lines of a file, with `\n` as line end and without a byte order mark.
 
     first_line: the 1-based number of the first of them.
+    too_long: the block is one line beyond LONGEST_LINE, of which data are the beginning alone.
     """
 
     file: Path
     first_line: int
     data: bytes
+    too_long: bool = False
 
     def after(self, lines: int) -> Block:
         """What follows the block's first lines."""
@@ -48,24 +51,30 @@ def read_blocks(
         block_bytes: size of a block; a longer line makes a block of its own.
 
     Raises:
-        ValueError: the gzip data are damaged or break off, a line is too long to be one, or the
-            file is UTF-16; names the line up to which all was well.
+        ValueError: the gzip data are damaged or break off, or the file is UTF-16; names the line
+            up to which all was well.
     """
-    line, rest = 1, b""
+    line, rest, beyond = 1, b"", 0
     for chunk in _chunks(file, block_bytes):
-        rest += chunk
-        end = rest.rfind(b"\n") + 1
-        if end:
-            yield _block(file, line, rest[:end], encoding)
-            line += rest.count(b"\n", 0, end)
-            rest = rest[end:]
-        elif len(rest) > _LONGEST_LINE:
-            raise ValueError(
-                f"{file}:{line}: the line is longer than {_LONGEST_LINE >> 20} MiB: this is no "
-                "table of lines"
-            )
+        end = chunk.rfind(b"\n") + 1
+        if not end:
+            # Of a line that is too long the rest is passed over: memory stays bounded.
+            room = LONGEST_LINE - len(rest)
+            beyond += max(len(chunk) - room, 0)
+            rest += chunk[:room]
+            continue
+        first = chunk.index(b"\n") + 1
+        if len(rest) + beyond + first - 1 > LONGEST_LINE:
+            yield _too_long(file, line, rest + chunk[: first - 1], encoding)
+            line, rest, beyond = line + 1, chunk[first:end], 0
+        else:
+            rest += chunk[:end]
+        if rest:
+            yield _block(file, line, rest, encoding)
+            line += rest.count(b"\n")
+        rest = chunk[end:]
     if rest:
-        yield _block(file, line, rest, encoding)
+        yield (_too_long if beyond else _block)(file, line, rest, encoding)
 
 
 def first_lines(file: Path, count: int = 20) -> tuple[str, ...]:
@@ -79,6 +88,10 @@ def first_lines(file: Path, count: int = 20) -> tuple[str, ...]:
         return ()
     lines = block.data.decode("utf-8", "replace").split("\n", count)[:count]
     return tuple(line for line in lines if line.strip())
+
+
+def _too_long(file: Path, line: int, data: bytes, encoding: Encoding) -> Block:
+    return replace(_block(file, line, data[:_SHOWN_BYTES], encoding), too_long=True)
 
 
 def _block(file: Path, line: int, data: bytes, encoding: Encoding) -> Block:

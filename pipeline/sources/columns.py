@@ -58,7 +58,8 @@ def read_columns(table: Path, columns: Mapping[str, str]) -> Iterator[Piece]:
             ends in `_id` asks for exact values: a Parquet column of floats is refused.
 
     Raises:
-        ValueError: a column is absent, a file is damaged as a whole, or a folder's files differ.
+        ValueError: a column is absent (of JSONL: from all lines), a file is damaged as a whole, or
+            a folder's files differ.
     """
     if table.is_dir():
         return folder_pieces(table, columns)
@@ -66,7 +67,7 @@ def read_columns(table: Path, columns: Mapping[str, str]) -> Iterator[Piece]:
         case "parquet":
             return parquet_pieces(table, columns)
         case "jsonl":
-            return json_pieces(table, columns)
+            return json_pieces(table, columns, every_column=True)
         case "csv":
             return delimited_pieces(table, columns, CSV)
         case "tsv":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,11 @@ def delimited_pieces(
     split = None if layout.header is None else _split_of(file, columns, layout, layout.header)
     opened: Block | None = None
     for block in blocks:
-        block = (
-            block if opened is None else Block(file, opened.first_line, opened.data + block.data)
-        )
+        if opened is not None and block.too_long:  # a record that goes on into it ends before it
+            assert split is not None, "a record stands open, so the header was read"
+            yield Piece(None, partial(split.quoted_slow, opened, more_follow=False))
+        elif opened is not None:
+            block = Block(file, opened.first_line, opened.data + block.data)
         opened = None
         if split is None:
             names, block = _header(block, layout)
@@ -224,9 +226,14 @@ def _header(block: Block, layout: Layout) -> tuple[tuple[str, ...], Block]:
         if not raw.strip():
             continue
         rest = block.after(number) if block.data.count(b"\n") >= number else _end(block)
-        (text,) = block_lines(Block(block.file, block.first_line, raw)).rows["row"].to_list() or [
-            ""
-        ]
+        lines = block_lines(replace(block, data=raw))
+        if lines.rejected:
+            (fault,) = lines.rejected
+            raise ValueError(
+                f"{block.file}:{number}: the header {fault.reason}, expected the columns' names in "
+                "UTF-8: convert or write the file again"
+            )
+        (text,) = lines.rows["row"].to_list()
         if not layout.quoted or '"' not in text:
             return tuple(text.split(layout.separator)), rest
         (record,) = csv_records([number], [text], None)

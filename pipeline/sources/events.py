@@ -8,19 +8,43 @@ from dataclasses import replace
 import polars as pl
 
 from pipeline.coding import Coding
+from pipeline.sources.lines import HAS_NUL
 from pipeline.sources.pieces import Piece, Rules, bounded
 from pipeline.sources.tables import EARLIEST, LATEST, Part, joined_text
 from pipeline.sources.times import TimeUnit, unix_seconds
 
-_EMPTY_USER = (pl.col("user_id").fill_null("") == "", "the user id is empty")
-_EMPTY_ITEM = (pl.col("item_id").fill_null("") == "", "the item id is empty")
 _NO_RATING = (pl.col("stars").is_null(), "the rating is not a number")
+# Nothing that names somebody is longer, and every id is held in memory.
+_MOST_ID_BYTES = 1000
 _NO_TIME = {
     "s": "the time is not a number of unix seconds",
     "ms": "the time is not a number of unix milliseconds",
     "iso": "the time is not an ISO 8601 date or time",
 }
 _STRANGE_TIME = "the time lies outside the years 1900 to 2200: is its unit right?"
+# Unix seconds of the years 1992 to 2103, read as milliseconds, are days of January and February
+# 1970, of which nobody has data: without this check they would be taken in silence.
+_IN_SECONDS = pl.col("timestamp").is_between(700_000, 4_200_000)
+_SECONDS_AS_MS = "the time is in unix seconds, not in milliseconds: set the unit to s"
+
+Checks = tuple[tuple[pl.Expr, str], ...]
+
+
+def id_checks(id_: pl.Expr, what: str) -> Checks:
+    """What is wrong with an id (String), and the reason; `what` is the id in words."""
+    return (
+        (id_.fill_null("").str.strip_chars() == "", f"{what} is empty"),
+        (id_.str.contains("\0", literal=True), f"{what} {HAS_NUL}"),
+        (id_.str.len_bytes() > _MOST_ID_BYTES, f"{what} is longer than {_MOST_ID_BYTES:,} bytes"),
+    )
+
+
+def id_list_checks(name: str, what: str) -> Checks:
+    """The same for a column that holds a list of ids a row: whether any is wrong."""
+    ids = pl.col(name).list
+    return tuple(
+        (ids.eval(wrong).list.any(), reason) for wrong, reason in id_checks(pl.element(), what)
+    )
 
 
 def event_parts(
@@ -44,7 +68,8 @@ def item_parts(pieces: Iterable[Piece], text_columns: Sequence[str]) -> Iterator
         pieces: with item_id and the text columns.
         text_columns: their names in the pieces.
     """
-    rules = Rules(lambda rows: rows.with_columns(joined_text(text_columns)), (_EMPTY_ITEM,))
+    checks = id_checks(pl.col("item_id"), "the item id")
+    rules = Rules(lambda rows: rows.with_columns(joined_text(text_columns)), checks)
     for piece in pieces:
         part = rules.apply(piece)
         yield replace(part, rows=part.rows.select("item_id", "text"))
@@ -83,13 +108,18 @@ def _rules(unit: TimeUnit | None, *, rated: bool) -> Rules:
             rows = rows.with_columns(pl.col("rating").cast(pl.Float64, strict=False).alias("stars"))
         return rows
 
-    checks = [_EMPTY_USER, _EMPTY_ITEM]
+    checks = [
+        *id_checks(pl.col("user_id"), "the user id"),
+        *id_checks(pl.col("item_id"), "the item id"),
+    ]
     if unit is not None:
         time = pl.col("timestamp")
         checks += [
             (time.is_null(), _NO_TIME[unit]),
             (~time.is_between(EARLIEST, LATEST), _STRANGE_TIME),
         ]
+    if unit == "ms":
+        checks.append((_IN_SECONDS, _SECONDS_AS_MS))
     return Rules(prepare, (*checks, _NO_RATING) if rated else tuple(checks))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.sources.blocks import Block, first_lines, read_blocks
+from pipeline.sources.delimited import column_places
 from pipeline.sources.lines import block_lines
 from pipeline.sources.pieces import Columns, Piece
 from pipeline.sources.tables import RejectedRow
@@ -27,6 +28,8 @@ Decode = Callable[[str], Any]
 JSON_ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 _NOT_AN_OBJECT = "is not a JSON object of texts and numbers"
+_REPEATED = "has a field twice, with no telling which of the two counts"
+_NO_ID = "has an id that is neither a text nor a whole number"
 # A string of a Python literal, closed or up to the line's end; or a word unlike JSON's.
 # Possessive, so that no line takes more than linear time.
 _TOKEN = re.compile(
@@ -37,27 +40,43 @@ _WORDS = {"True": "true", "False": "false", "None": "null"}
 _ESCAPE = re.compile(r"""\\x([0-9a-fA-F]{2})|\\U([0-9a-fA-F]{8})|\\(.)|(")""")
 
 
+class _RowError(ValueError):
+    """What is wrong with a line, as its reason."""
+
+
 def json_pieces(
-    file: Path, columns: Mapping[str, str], *, decode: Decode | None = None
+    file: Path,
+    columns: Mapping[str, str],
+    *,
+    decode: Decode | None = None,
+    every_column: bool = False,
 ) -> Iterator[Piece]:
     """Read some fields of each line's object, a block of lines at a time.
 
     Args:
         file: .gz or plain.
-        columns: the new name of each field wanted -> its name in the objects.
+        columns: the new name of each field wanted -> its name in the objects. A new name that
+            ends in `_id` asks for exact values: only texts and whole numbers are ids.
         decode: the object of a line, or ValueError; None: JSON.
+        every_column: refuse a file in which a field stands in no line: a misspelt name.
 
     Raises:
         ValueError: the file is damaged as a whole. A line without a field has no value there.
     """
-    decode = decode or json_decoder()
+    decode, present = decode or json_decoder(), dict[str, None]()
     for block in read_blocks(file):
-        yield Piece(None, partial(_block_columns, block, columns, decode))
+        yield Piece(None, partial(_block_columns, block, columns, decode, present))
+    if every_column and not present:
+        raise ValueError(f"{file} holds no object: expected a JSON object a line")
+    if every_column:
+        column_places(file, columns, list(present))
 
 
 def json_decoder() -> Decode:
     """One strict decoder for all lines: json.loads would build one for each."""
-    return json.JSONDecoder(parse_constant=_refuse_constant).decode
+    return json.JSONDecoder(
+        parse_constant=_refuse_constant, object_pairs_hook=_without_repeats
+    ).decode
 
 
 def object_decoder() -> Decode:
@@ -67,6 +86,8 @@ def object_decoder() -> Decode:
     def decode_any(text: str) -> Any:
         try:
             return decode(text)
+        except _RowError:
+            raise
         except ValueError:
             return decode(_TOKEN.sub(_token_as_json, text))
 
@@ -109,22 +130,46 @@ def _escape_as_json(escape: re.Match[str]) -> str:
     return "'" if other == "'" else f"\\{other}"
 
 
-def _block_columns(block: Block, columns: Mapping[str, str], decode: Decode) -> Columns:
+def _block_columns(
+    block: Block, columns: Mapping[str, str], decode: Decode, present: dict[str, None]
+) -> Columns:
+    """The fields of a block's lines; the names of all fields are added to `present`."""
     lines = block_lines(block)
     kept: list[list[Any]] = []
     rejected = list(lines.rejected)
-    names = tuple(columns.values())
+    fields = [(name, _as_id if new.endswith("_id") else _as_text) for new, name in columns.items()]
     for number, text in lines.rows.iter_rows():
         try:
             record = decode(text)
             if not isinstance(record, dict):
                 raise ValueError("not an object")
-            kept.append([number, text[:200], *(_as_text(record.get(name)) for name in names)])
-        except (ValueError, RecursionError):
-            rejected.append(RejectedRow.of(block.file, number, _NOT_AN_OBJECT, text))
+            if not record.keys() <= present.keys():
+                present.update(dict.fromkeys(record))
+            kept.append([number, text[:200], *(read(record.get(name)) for name, read in fields)])
+        except (ValueError, RecursionError) as error:
+            reason = str(error) if isinstance(error, _RowError) else _NOT_AN_OBJECT
+            rejected.append(RejectedRow.of(block.file, number, reason, text))
     schema = {"line": pl.Int64, "row": pl.String, **dict.fromkeys(columns, pl.String)}
     rows = pl.DataFrame(kept, schema=schema, orient="row")
     return Columns(block.file, rows, lines.rows_read, tuple(rejected))
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise _RowError(_REPEATED)
+    return record
+
+
+def _as_id(value: Any) -> str | None:
+    """A text or a whole number as text.
+
+    Raises:
+        ValueError: the value is anything else, or holds what Unicode does not allow.
+    """
+    if value is None or isinstance(value, str) or type(value) is int:
+        return _as_text(value)
+    raise _RowError(_NO_ID)
 
 
 def _refuse_constant(name: str) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.sources.blocks import Block
+from pipeline.sources.blocks import LONGEST_LINE, Block
 from pipeline.sources.tables import RejectedRow
 
 NOT_UTF8 = "is not valid UTF-8"
 HAS_NUL = "holds a NUL byte"
+TOO_LONG = f"is a line of more than {LONGEST_LINE >> 20} MiB"
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ def block_lines(block: Block) -> TextLines:
 
 
 def sound_text(block: Block) -> str | None:
-    """The block as text if it is valid UTF-8 without NUL bytes, else None."""
-    if b"\0" in block.data:
+    """The block as text if it is whole, valid UTF-8 and without NUL bytes, else None."""
+    if block.too_long or b"\0" in block.data:
         return None
     try:
         return block.data.decode("utf-8")
@@ -63,11 +64,11 @@ def _decoded(block: Block) -> tuple[list[str | None], list[RejectedRow]]:
     lines: list[str | None] = []
     rejected: list[RejectedRow] = []
     for number, raw in enumerate(block.data.removesuffix(b"\n").split(b"\n"), block.first_line):
-        reason = HAS_NUL if b"\0" in raw else None
+        reason = TOO_LONG if block.too_long else HAS_NUL if b"\0" in raw else None
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError:
-            reason, text = NOT_UTF8, raw.decode("utf-8", "backslashreplace")
+            reason, text = reason or NOT_UTF8, raw.decode("utf-8", "backslashreplace")
         lines.append(text if reason is None else None)
         if reason is not None:
             rejected.append(RejectedRow.of(block.file, number, reason, text))

@@ -10,9 +10,15 @@ from typing import Any
 import polars as pl
 
 from pipeline.sources.delimited import column_places
+from pipeline.sources.lines import NOT_UTF8
 from pipeline.sources.pieces import Columns, Piece
+from pipeline.sources.tables import RejectedRow
 
 BATCH_ROWS = 100_000
+# Of a batch, as far as the file tells: texts may be long.
+_BATCH_BYTES = 64 << 20
+# A column of frames: the row holds a text that is none. Names in files cannot hold a NUL.
+_NO_TEXT = "\0no text"
 
 
 def parquet_pieces(file: Path, columns: Mapping[str, str]) -> Iterator[Piece]:
@@ -31,10 +37,10 @@ def parquet_pieces(file: Path, columns: Mapping[str, str]) -> Iterator[Piece]:
 
     try:
         # Opened here, since pyarrow would take a missing file's message to the user as it is.
-        with pq.ParquetFile(file) as table:
+        with pq.ParquetFile(file, page_checksum_verification=True) as table:
             column_places(file, columns, table.schema_arrow.names)
             names = list(dict.fromkeys(columns.values()))
-            batches = table.iter_batches(batch_size=BATCH_ROWS, columns=names)
+            batches = table.iter_batches(batch_size=_batch_rows(table.metadata), columns=names)
             yield from arrow_pieces(file, frames_of(batches), columns)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
@@ -48,7 +54,8 @@ def arrow_pieces(
 
     Args:
         file: what messages name.
-        frames: with the columns in any type that is a text, a number, a time or a list of texts.
+        frames: from `frames_of`, with the columns in any type that is a text, a number, a time or
+            a list of texts.
         columns: the new name of each column wanted -> its name in the frames.
 
     Raises:
@@ -61,7 +68,9 @@ def arrow_pieces(
             for new, name in columns.items()
         )
         times = frozenset(new for new, name in columns.items() if frame.schema[name].is_temporal())
-        yield Piece(texts, partial(_with_places, file, texts, first_row), times)
+        bad = frame[_NO_TEXT] if _NO_TEXT in frame.columns else None
+        slow = partial(_with_places, file, texts, first_row, bad)
+        yield Piece(texts if bad is None else None, slow, times)
         first_row += frame.height
 
 
@@ -79,17 +88,64 @@ def parquet_schema(file: Path) -> dict[str, pl.DataType]:
 
 
 def frames_of(batches: Iterable[Any]) -> Iterator[pl.DataFrame]:
-    """Arrow's record batches or tables as frames."""
+    """Arrow's record batches or tables as frames.
+
+    Neither Arrow nor polars looks at the bytes of texts, and polars ends the process over some
+    that are no UTF-8; so that is done here, and their rows are marked.
+    """
     for batch in batches:
-        frame = pl.from_arrow(batch)
+        sound, bad = _sound(batch)
+        frame = pl.from_arrow(sound)
         assert isinstance(frame, pl.DataFrame)
-        yield frame
+        yield frame if bad is None else frame.with_columns(pl.Series(_NO_TEXT, bad))
 
 
-def _with_places(file: Path, texts: pl.DataFrame, first_row: int) -> Columns:
+def _batch_rows(metadata: Any) -> int:
+    """Rows of a batch that hold about _BATCH_BYTES, by the mean row of the largest row group."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    row_bytes = max((g.total_byte_size / max(g.num_rows, 1) for g in groups), default=0)
+    return max(1, min(BATCH_ROWS, int(_BATCH_BYTES / max(row_bytes, 1))))
+
+
+def _sound(batch: Any) -> tuple[Any, list[bool] | None]:
+    """The batch with null for texts that are no UTF-8, and which rows hold one; None: none does."""
+    import pyarrow as pa
+
+    try:
+        batch.validate(full=True)
+        return batch, None
+    except pa.ArrowInvalid:
+        bad = [False] * batch.num_rows
+    for place, (name, column) in enumerate(zip(batch.schema.names, batch.columns, strict=True)):
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            raws = column.cast(pa.large_binary()).to_pylist()
+            texts = [_decoded(raw) for raw in raws]
+            for row, (raw, text) in enumerate(zip(raws, texts, strict=True)):
+                bad[row] |= raw is not None and text is None
+            batch = batch.set_column(place, name, pa.array(texts, pa.large_string()))
+    batch.validate(full=True)  # whatever else is wrong concerns the file as a whole
+    return batch, bad
+
+
+def _decoded(raw: bytes | None) -> str | None:
+    """The bytes as text; None where they are none."""
+    try:
+        return None if raw is None else raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _with_places(file: Path, texts: pl.DataFrame, first_row: int, bad: pl.Series | None) -> Columns:
     number = pl.int_range(first_row, first_row + pl.len(), dtype=pl.Int64).alias("line")
     row = pl.concat_str([pl.col(name).fill_null("null") for name in texts.columns], separator=", ")
-    return Columns(file, texts.with_columns(number, row.alias("row")), texts.height, ())
+    rows = texts.with_columns(number, row.alias("row"))
+    if bad is None:
+        return Columns(file, rows, texts.height, ())
+    rejected = tuple(
+        RejectedRow.of(file, line, NOT_UTF8, text)
+        for line, text in rows.filter(bad).select("line", "row").iter_rows()
+    )
+    return Columns(file, rows.filter(~bad), texts.height, rejected)
 
 
 def _as_text(file: Path, name: str, dtype: pl.DataType, *, exact: bool) -> pl.Expr:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from pipeline.paths import resolve
 from pipeline.sources.blocks import Block, first_lines, read_blocks
-from pipeline.sources.events import SeenUsers
+from pipeline.sources.events import SeenUsers, id_checks, id_list_checks
 from pipeline.sources.format import Format, Guess, Sight
 from pipeline.sources.lines import block_lines
 from pipeline.sources.options import SourceOptions, existing_file
@@ -55,6 +55,8 @@ def _parts(file: Path) -> Iterator[Part]:
         lambda rows: _with_ids(rows, seen),
         (
             (pl.col("item_id").list.len() == 0, "has a user id but no item ids"),
+            *id_checks(pl.col("user_id"), "the user id"),
+            *id_list_checks("item_id", "an item id"),
             (pl.col("again"), "the user stands on an earlier line too"),
         ),
     )

@@ -19,7 +19,7 @@ from pydantic import Field
 from pipeline.paths import resolve
 from pipeline.sources.blocks import read_blocks
 from pipeline.sources.delimited import Layout, delimited_pieces
-from pipeline.sources.events import SeenUsers, item_parts
+from pipeline.sources.events import SeenUsers, id_checks, id_list_checks, item_parts
 from pipeline.sources.format import Format, Guess, Sight
 from pipeline.sources.options import SourceOptions, existing_file
 from pipeline.sources.pieces import Rules, bounded
@@ -121,11 +121,8 @@ def _with_places(rows: pl.DataFrame, seen: SeenUsers) -> pl.DataFrame:
 
 def _checks() -> tuple[tuple[pl.Expr, str], ...]:
     return (
-        (pl.col("user_id") == "", "the user id is empty"),
-        (
-            pl.col("item_id").list.contains(""),
-            "an item id is empty: ids are separated by one space",
-        ),
+        *id_checks(pl.col("user_id"), "the user id"),
+        *id_list_checks("item_id", "an item id (ids are separated by one space)"),
     )
 
 
