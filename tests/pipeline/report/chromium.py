@@ -91,6 +91,14 @@ class Browser:
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
+    def until(self, expression: str) -> Any:
+        """The expression's value once it is neither empty nor false."""
+        until = time.monotonic() + PATIENCE
+        while not (value := self.ask(expression)):
+            assert time.monotonic() < until, f"{expression} is empty after {PATIENCE:.0f} s"
+            time.sleep(0.05)
+        return value
+
     def picture(self, *, whole: bool = True) -> bytes:
         """A PNG of the page, or of its first screen."""
         done = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)

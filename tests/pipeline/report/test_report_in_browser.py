@@ -7,6 +7,8 @@ from typing import Any
 
 import pypdf
 import pytest
+from chromium import installed
+from chromium import main as take_pictures
 
 from pipeline.report import render
 
@@ -239,3 +241,12 @@ def test_it_prints_on_pages_that_can_be_read(pages, browser, case):
     if case == "usual":
         assert "".join(texts).count("Taken next") == 10, "what is folded on the screen is printed"
         assert "Sections" not in "".join(texts)
+
+
+@pytest.mark.skipif(installed() is None, reason="needs a browser")
+def test_pictures_for_the_documentation_are_taken(pages, tmp_path):
+    path, _ = pages["usual"]
+    take_pictures(path, tmp_path)
+    names = sorted(picture.name for picture in tmp_path.iterdir())
+    assert names == [f"usual-{name}.png" for name in ("1280", "390", "examples", "neighbours")]
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in tmp_path.iterdir())
