@@ -2,6 +2,7 @@
 
 `<!-- fields -->` becomes every section of a run's config; `<!-- fields MODULE.CLASS -->` becomes
 the fields of one class. So what a page says of a field is what the program says of it in --help.
+A field that a page names whole, such as `user_model.training.lr`, is linked to the reference.
 """
 
 from __future__ import annotations
@@ -10,19 +11,47 @@ import html
 import importlib
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
+
+from mkdocs.structure.pages import Page
+from mkdocs.utils import get_relative_url
 
 from pipeline.config import RunConfig
 from pipeline.config_fields import ConfigField, Section, sections
 from pipeline.config_help import domain_sections
 
 _MARK = re.compile(r"^<!-- fields(?: (\S+))? -->$", re.M)
+_CODE = re.compile(r"<code>([a-z0-9_]+(?:\.[a-z0-9_]+)+)((?:: [^<]*)?)</code>(?!</a>)")
+_REFERENCE = "configuration.html"
 _FORMAT = re.compile(r"a source with format: (\w+)")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put fields where a page asks for them."""
     return _MARK.sub(lambda mark: _of_class(mark[1]) if mark[1] else reference(), markdown)
+
+
+def on_page_content(content: str, page: Page, **_: Any) -> str:
+    """Link the fields that a page names to what the reference says of them."""
+    if page.url == _REFERENCE:
+        return content
+    reference_url = get_relative_url(_REFERENCE, page.url)
+
+    def linked(code: re.Match[str]) -> str:
+        if code[1] not in _places():
+            return code[0]
+        return f'<a href="{reference_url}#{code[1]}">{code[0]}</a>'
+
+    return _CODE.sub(linked, content)
+
+
+@cache
+def _places() -> frozenset[str]:
+    """The ids of the run's fields and sections."""
+    found = tuple(sections(RunConfig))
+    fields = {field.path for section in found for field in section.fields}
+    return frozenset(fields | {section.path for section in found} - {""})
 
 
 def reference() -> str:

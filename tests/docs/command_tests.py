@@ -99,7 +99,7 @@ COMMANDS = {
         "tests/pipeline/test_controls.py::"
         "test_joint_training_wins_where_all_is_shared_and_not_where_nothing_is"
     ),
-    r"ray job submit --working-dir \.": (
+    r"ray job submit --working-dir \.( --)?": (
         f"{JOBS}test_multidomain.py::test_the_job_prints_its_stages_a_table_and_the_report"
     ),
     r"ray job submit": f"{JOBS}test_refresh_embeddings.py::test_the_same_by_ray_job_submit",
