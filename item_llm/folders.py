@@ -73,9 +73,9 @@ def read_manifest(folder: Path, kind: str, *, verify: bool = True) -> dict[str, 
             f"{folder}: no {MANIFEST}, so this is not a finished {kind}; "
             "check the path, or delete the folder and make it again"
         )
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if manifest.get("kind") != kind:
-        raise ValueError(f"{folder}: holds a {manifest.get('kind')!r}, expected a {kind!r}")
+    manifest = _parsed(path)
+    if manifest["kind"] != kind:
+        raise ValueError(f"{folder}: holds a {manifest['kind']!r}, expected a {kind!r}")
     for name, expected in manifest["files"].items() if verify else ():
         file = folder / name
         got = sha256_of(file) if file.is_file() else "no such file"
@@ -84,6 +84,21 @@ def read_manifest(folder: Path, kind: str, *, verify: bool = True) -> dict[str, 
                 f"{file}: sha256 is {got}, the manifest says {expected}; "
                 f"the {kind} is damaged: delete {folder} and make it again"
             )
+    return manifest
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """A manifest with its `kind` and its `files`."""
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        named = {"kind": manifest["kind"], **manifest["files"]}
+        if not all(isinstance(value, str) for value in named.values()):
+            raise ValueError("a checksum or the kind is no text")
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: is no manifest ({type(error).__name__}: {error}); delete {path.parent} and "
+            "make it again"
+        ) from error
     return manifest
 
 

@@ -82,7 +82,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"{path} is absent; run the job again to make it") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of 5,000 digits
         raise ValueError(f"{path} is damaged ({error}); remove it and run the job again") from error
 
 
@@ -238,9 +238,10 @@ def _verified(name: str, key: str, folder: Path) -> Artifact:
             raise ValueError(f"its manifest has key {manifest['key'][:16]}, expected {key[:16]}")
         for relative, expected in manifest["files"].items():
             check_file(folder / relative, expected)
-    except (ValueError, KeyError, OSError) as error:
-        raise DamagedArtifactError(f"the output {folder} is damaged: {error}") from error
-    return Artifact(name, key, folder, manifest["files"], manifest["recipe"])
+        return Artifact(name, key, folder, manifest["files"], manifest["recipe"])
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+        why = f"{type(error).__name__}: {error}"  # of a KeyError the text alone is a bare word
+        raise DamagedArtifactError(f"the output {folder} is damaged: {why}") from error
 
 
 def check_file(path: Path, expected: Mapping[str, Any]) -> None:

@@ -61,7 +61,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text())
         version, checksums, record = manifest["format"], manifest["sha256"], manifest["record"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        checksums = dict(checksums.items())
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a manifest ({error!r}); save it again") from error
     if version != _FORMAT:
         raise CheckpointError(f"{path}: got format {version}, expected {_FORMAT}; save it again")

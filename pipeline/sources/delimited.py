@@ -69,7 +69,10 @@ def delimited_pieces(
             block = Block(file, opened.first_line, opened.data + block.data)
         opened = None
         if split is None:
-            names, block = _header(block, layout)
+            header = _header(block, layout)
+            if header is None:
+                continue
+            names, block = header
             split = _split_of(file, columns, layout, names)
         if layout.quoted and b'"' in block.data:
             quoted = split.quoted_fast(block)
@@ -220,27 +223,28 @@ def split_quoted(
     return Columns(lines.file, rows, rows.height + len(rejected), tuple(rejected))
 
 
-def _header(block: Block, layout: Layout) -> tuple[tuple[str, ...], Block]:
-    """The fields of the first line that is not blank, and the lines after it."""
-    for number, raw in enumerate(block.data.split(b"\n"), start=1):
-        if not raw.strip():
-            continue
-        rest = block.after(number) if block.data.count(b"\n") >= number else _end(block)
+def _header(block: Block, layout: Layout) -> tuple[tuple[str, ...], Block] | None:
+    """The fields of the first line that is not blank, and the lines after it; None: all are."""
+    for place, raw in enumerate(block.data.split(b"\n")):
         lines = block_lines(replace(block, data=raw))
+        where = f"{block.file}:{block.first_line + place}"
         if lines.rejected:
             (fault,) = lines.rejected
             raise ValueError(
-                f"{block.file}:{number}: the header {fault.reason}, expected the columns' names in "
-                "UTF-8: convert or write the file again"
+                f"{where}: the header {fault.reason}, expected the columns' names in UTF-8: "
+                "convert or write the file again"
             )
+        if not lines.rows_read:
+            continue
         (text,) = lines.rows["row"].to_list()
+        rest = block.after(place + 1) if block.data.count(b"\n") > place else _end(block)
         if not layout.quoted or '"' not in text:
             return tuple(text.split(layout.separator)), rest
-        (record,) = csv_records([number], [text], None)
+        (record,) = csv_records([place], [text], None)
         if record.fault is not None:
-            raise ValueError(f"{block.file}:{number}: the header {record.fault}")
+            raise ValueError(f"{where}: the header {record.fault}")
         return record.fields, rest
-    raise ValueError(f"{block.file} is empty: expected a header line with the columns' names")
+    return None
 
 
 def _end(block: Block) -> Block:

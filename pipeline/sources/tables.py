@@ -137,6 +137,8 @@ def first_reason(checks: Sequence[tuple[pl.Expr, str]]) -> pl.Expr:
 
 def joined_text(fields: Sequence[str]) -> pl.Expr:
     """The non-empty fields as one text, a full stop and a space between, as column `text`."""
+    if not fields:
+        return pl.lit("").alias("text")
     stripped = [pl.col(name).fill_null("").str.strip_chars() for name in fields]
     parts = [
         pl.when(part == "").then(None).otherwise(part.str.strip_chars_end(" .") if i else part)
