@@ -12,6 +12,12 @@ from page_parts import PAGES, ROOT, inline_code, is_slow, node_exists, tokens
 
 # What stands on the site alone: the fields of the config, and the docstrings.
 _MADE = re.compile(r"configuration\.md#|configuration\.html#")
+# A file or folder of the repository within the text; capitals stand for what a reader puts there.
+_FILE = re.compile(
+    r"(configs|cluster|jobs|tests|docs|pipeline|item_llm|user_model|benchmarks)/[a-z0-9_./*-]*"
+)
+
+INVENTED = {"pipeline/sources/formats/tally.py"}  # CONTRIBUTING.md shows how to write it
 
 
 def links(page: str) -> Iterator[str]:
@@ -97,6 +103,13 @@ def test_links_of_the_site_lead_somewhere(site):
                 broken.append(f"{path.relative_to(site.folder)}: {link}")
     assert broken == []
     assert sum(len(parsed(path).targets) for path in site.pages()) > 1000
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_names_exist(page):
+    for line, code in inline_code(page):
+        if _FILE.fullmatch(code) and code not in INVENTED:
+            assert list(ROOT.glob(code.rstrip("/"))), f"{page}:{line}: there is no {code}"
 
 
 @pytest.mark.parametrize("page", PAGES)
