@@ -24,7 +24,7 @@ class Options(NamedTuple):
     """What the command line asks for."""
 
     config: RunConfig
-    run_dir: Path | None
+    run_dir: str | None
     plan: bool
 
 
@@ -99,9 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--run-dir",
-        type=Path,
         metavar="DIR",
-        help="where results go; relative to the project (default: runs/NAME)",
+        help="where results go: a folder, relative to the project, or s3://BUCKET/PREFIX "
+        "(default: runs/NAME)",
     )
     parser.add_argument(
         "--plan",

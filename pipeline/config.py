@@ -162,7 +162,9 @@ class RunConfig(BaseModel):
         None, ge=0, description="seed of the choice of users under max_users; null: seed"
     )
     store: str = Field(
-        "runs/.store", description="folder of finished outputs, shared by runs; ~ is the home"
+        "runs/.store",
+        description="folder of finished outputs, shared by runs (~ is the home), or "
+        "s3://BUCKET/PREFIX",
     )
     vectors: str | None = Field(
         None,

@@ -68,7 +68,7 @@ class Plan:
 
     config: RunConfig
     store: str
-    folder: Path
+    folder: str
     base_ready: bool
     stages: Sequence[PlannedStage]
     sources: Sequence[SourceSize]
@@ -77,7 +77,7 @@ class Plan:
     memory: RunMemory | None
 
 
-def make_plan(config: RunConfig, run_dir: Path | None) -> Plan:
+def make_plan(config: RunConfig, run_dir: str | Path | None) -> Plan:
     """Look at the sources and at the run store.
 
     Raises:
@@ -94,7 +94,7 @@ def make_plan(config: RunConfig, run_dir: Path | None) -> Plan:
     return Plan(
         config,
         store.address,
-        folder.path,
+        folder.place,
         base_ready,
         [_planned(store, stage) for stage in in_order(recipe.targets)],
         [_source(domain, counts.get(domain.name)) for domain in config.domains],

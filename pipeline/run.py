@@ -19,6 +19,9 @@ from pipeline.report_files import METRICS, REPORT
 from pipeline.run_card import run_card
 from pipeline.run_details import details, gather
 from pipeline.stages import Runner, StageResult, in_order
+from pipeline.storage.bucket import Bucket, is_remote
+from pipeline.storage.mirror import mirror_of
+from pipeline.storage.results_copy import put_results
 from pipeline.storage.stores import open_store
 from pipeline.tracked_run import tell_results, tracked_run
 from pipeline.tracking.registry import wanted
@@ -32,14 +35,36 @@ OnFinished = Callable[[StageResult], None]
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run leaves its results."""
+    """Where a run leaves its results.
+
+    Attributes:
+        path: on this machine.
+        bucket: where they are copied to at the end; None: nowhere.
+    """
 
     path: Path
+    bucket: Bucket | None = None
+
+    @classmethod
+    def at(cls, place: str | Path) -> RunFolder:
+        """The folder of a path (a relative one is the project's), or of an s3:// address.
+
+        Raises:
+            ValueError: an address of another kind.
+        """
+        if is_remote(place):
+            return cls(mirror_of(str(place)), Bucket(str(place)))
+        return cls(resolve(place, project_root()))
 
     @property
-    def report(self) -> Path:
+    def place(self) -> str:
+        """Where people find the results."""
+        return self.bucket.address if self.bucket else str(self.path)
+
+    @property
+    def report(self) -> str:
         """The page that people open."""
-        return self.path / REPORT
+        return f"{self.place}/{REPORT}"
 
     @property
     def metrics(self) -> Path:
@@ -59,7 +84,7 @@ class RunOutcome:
 
 def execute(
     config: RunConfig,
-    run_dir: Path | None,
+    run_dir: str | Path | None,
     progress: Progress,
     on_finished: OnFinished | None = None,
 ) -> RunOutcome:
@@ -67,7 +92,7 @@ def execute(
 
     Args:
         config: what to run.
-        run_dir: the run's folder; None: runs/NAME in the project.
+        run_dir: the run's folder or s3:// address; None: runs/NAME in the project.
         progress: where to say how far it is.
         on_finished: told of each stage as its output is there, in the stage's own thread.
 
@@ -90,13 +115,15 @@ def execute(
         files = gather(recipe, stages, card)
         tell_results(tracking, files)
         files.write(folder.path, report.render(files))
+    if folder.bucket is not None:
+        put_results(folder.path, folder.bucket, last=METRICS)
     return RunOutcome(folder, files.metrics, files.run["choices"], stages)
 
 
-def places(config: RunConfig, run_dir: Path | None) -> tuple[RunStore, RunFolder]:
+def places(config: RunConfig, run_dir: str | Path | None) -> tuple[RunStore, RunFolder]:
     """Where a run keeps its stages' outputs and its results; makes neither."""
     store = open_store(config.store)
-    return store, RunFolder(resolve(run_dir or Path("runs") / config.name, project_root()))
+    return store, RunFolder.at(run_dir or Path("runs") / config.name)
 
 
 def prepared(config: RunConfig, progress: Progress) -> Path:

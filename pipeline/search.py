@@ -23,8 +23,9 @@ from pipeline.search_config import SearchConfig, load_search
 from pipeline.search_results import best_trial, best_yaml, search_results, trial_results
 from pipeline.search_space import TrialPlan, plan_trials, search_domains
 from pipeline.stages import Runner, Stage, StageContext, in_order
+from pipeline.storage.site import SharedSite
 from pipeline.workers.cluster import ComputeConfig, connected
-from pipeline.workers.search import SearchOnCluster, run_search
+from pipeline.workers.search import SearchOnCluster, check_one_node, run_search
 from pipeline.workers.user_model import task_folders
 
 TUNE = "tune.json"
@@ -86,6 +87,8 @@ def search_stage(
     rungs = search.rungs(plans[0].tasks[0].training.epochs)
 
     def make(context: StageContext) -> Mapping[str, Any]:
+        if not isinstance(context.on_workers, SharedSite):
+            check_one_node()
         on_cluster = SearchOnCluster(
             plans,
             rungs,

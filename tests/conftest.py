@@ -82,7 +82,7 @@ def new_bucket(server: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def jobs_bucket(s3_server: str) -> str:
+def shared_bucket(s3_server: str) -> str:
     """A bucket for the whole session."""
     return new_bucket(s3_server)
 

@@ -102,11 +102,24 @@ class Bucket:
                     return None
                 raise
 
-    def upload(self, key: str, path: Path, moved: Moved) -> None:
-        """Put a file, in parts where it is large; it is there whole or not at all."""
+    def upload(self, key: str, path: Path, moved: Moved, kind: str | None = None) -> None:
+        """Put a file, in parts where it is large; it is there whole or not at all.
+
+        Args:
+            key: its name.
+            path: the file.
+            moved: told of each piece.
+            kind: the content type that browsers are told.
+        """
+        more = {"ContentType": kind} if kind else {}
         with self._clear_errors():
             _client().upload_file(
-                str(path), self._bucket, self._prefix + key, Callback=moved, Config=_parts()
+                str(path),
+                self._bucket,
+                self._prefix + key,
+                ExtraArgs=more,
+                Callback=moved,
+                Config=_parts(),
             )
 
     def download(self, key: str, path: Path, moved: Moved) -> bool:

@@ -47,7 +47,7 @@ class LocalRay:
     """
 
     def __init__(self, *, cpus: int | None = None) -> None:
-        self._cpus = cpus or max(_LEAST_CPUS, os.cpu_count() or 1)
+        self._cpus = max(_LEAST_CPUS, os.cpu_count() or 1) if cpus is None else cpus
         self._folder = Path(tempfile.mkdtemp(prefix="hydrarec-ray-"))
         # All of them free: Ray's fixed defaults are taken where another Ray runs.
         (
@@ -64,6 +64,11 @@ class LocalRay:
     def dashboard(self) -> str:
         """The address that jobs are submitted to."""
         return f"http://127.0.0.1:{self._dashboard_port}"
+
+    @property
+    def address(self) -> str:
+        """The address that further nodes join."""
+        return f"127.0.0.1:{self._port}"
 
     @property
     def environment(self) -> dict[str, str]:

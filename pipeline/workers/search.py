@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
@@ -59,6 +60,22 @@ class SearchOnCluster(NamedTuple):
     def records(self) -> list[TrialRecord]:
         """What is known of each trial."""
         return [TrialFolder(self.trials, plan).read() for plan in self.plans]
+
+
+def check_one_node() -> None:
+    """See that trials run on the driver's machine, where their records and inputs are.
+
+    Raises:
+        ValueError: this Ray has other nodes that they may run on.
+    """
+    mine = ray.get_runtime_context().get_node_id()
+    others = [n for n in ray.nodes() if n["Alive"] and n["NodeID"] != mine]
+    if any(node["Resources"].get("CPU") for node in others):
+        raise ValueError(
+            "store is in an object store, and this Ray has several nodes: the trials of a search "
+            "write their records into a folder that all nodes see; give --store such a folder, or "
+            "run on one node"
+        )
 
 
 def run_search(
