@@ -117,6 +117,15 @@ NOT_RUN = {
         "the last line of `make test`",
         "tests/interpreter/test_scan_triton.py::test_is_the_reference",
     ),
+    r"python -m pytest -m faults": (
+        "a part of `make test`",
+        "tests/pipeline/faults/test_bad_files.py::test_the_table_has_enough_of_them",
+    ),
+    r"export AWS_\w+=.*": (
+        "are the user's own credentials",
+        "tests/pipeline/storage/test_bucket.py::"
+        "test_refused_credentials_are_said_and_not_repeated",
+    ),
     r"pip install .*": (
         "needs a package registry",
         "tests/docs/test_command_words.py::test_what_a_command_names_is_there",
