@@ -62,10 +62,15 @@ def _record_end(texts: Sequence[str], start: int) -> int | None:
 
 
 def _parsed(text: str, width: int | None) -> tuple[tuple[str, ...], str | None]:
-    try:
-        # One text in, so that line ends within quotes belong to it: one record out, or an error.
-        (record,) = csv.reader([text], strict=True)
-    except (csv.Error, ValueError):
-        return (), _NOT_CSV
-    fields = tuple(record)
+    if '"' in text:
+        try:
+            # One text in, so that line ends within quotes belong to it: one record out, or none.
+            (record,) = csv.reader([text], strict=True)
+        except (csv.Error, ValueError):
+            return (), _NOT_CSV
+        fields = tuple(record)
+    else:
+        # As where no line of a block has quotes: the csv module takes a lone carriage return for
+        # a line's end, and a row must not depend on its neighbours.
+        fields = tuple(text.split(","))
     return fields, OTHER_COUNT if width is not None and len(fields) != width else None

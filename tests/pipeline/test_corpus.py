@@ -72,6 +72,16 @@ def test_file_order_never_matters(corpus_of, found, chance):
     assert corpus_of({"a": found}).fingerprint() == corpus_of({"a": shuffled}).fingerprint()
 
 
+@given(events, st.randoms())
+def test_without_times_the_order_of_the_users_in_a_file_never_matters(
+    domain_of, merge, found, chance
+):
+    users = chance.sample("uvw", 3)
+    moved = [event for user in users for event in found if event[0] == user]
+    one, other = (merge([domain_of("a", rows, order="sequence")]) for rows in (found, moved))
+    assert one.fingerprint() == other.fingerprint()
+
+
 @given(events, events)
 def test_adding_a_domain_changes_no_order_inside_another(corpus_of, first, second):
     alone = rows(corpus_of({"a": first}))

@@ -71,10 +71,18 @@ def test_without_ties_gains_are_exact():
     assert values["mrr"].tolist() == [1 / 3, 1 / 11]
 
 
-def test_metrics_never_fall_as_the_cut_off_grows():
-    values = metrics.from_ranks(ranks_of((1, 1), (9, 4), (60, 1), (150, 90)), ks=[10, 50, 200])
+@given(
+    groups=st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), min_size=1, max_size=20),
+    ks=st.sets(st.integers(1, 400), min_size=2, max_size=6).map(sorted),
+)
+def test_metrics_lie_in_0_to_1_and_never_fall_as_the_cut_off_grows(groups, ks):
+    values = metrics.per_user(ranks_of(*groups), ks=ks)
     for name in ("hr", "ndcg", "mrr"):
-        assert values[f"{name}@10"] <= values[f"{name}@50"] <= values[f"{name}@200"]
+        curve = np.stack([values[f"{name}@{k}"] for k in ks])
+        assert (curve >= 0).all()
+        assert (curve <= 1).all()
+        assert (np.diff(curve, axis=0) >= -1e-12).all()
+    assert (values["mrr"] >= values[f"mrr@{ks[-1]}"] - 1e-12).all()
 
 
 def test_no_users_and_bad_values_are_refused():

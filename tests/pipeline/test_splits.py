@@ -217,6 +217,27 @@ def test_cases_are_those_made_by_hand_and_nothing_leaks(
     check_no_leak(corpus, roles, histories, cases)
 
 
+@given(events, events, splits)
+def test_the_parts_of_a_split_are_disjoint_and_follow_one_another(corpus_of, first, second, split):
+    corpus = corpus_of({"a": first, "b": second})
+    roles = assign_roles(corpus, split)
+    assert set(np.unique(roles)) <= {TRAIN, VALIDATION, TEST, KNOWN}
+    order = {TRAIN: 0, KNOWN: 0, VALIDATION: 1, TEST: 2}
+    for user in range(corpus.n_users):
+        events = np.arange(*corpus.offsets[user : user + 2])
+        for domain in range(2):
+            mine = events[corpus.event_domains[events] == domain]
+            parts = [order[int(role)] for role in roles[mine]]
+            assert parts == sorted(parts)
+            if split.kind != "time":
+                assert parts.count(1) <= 1
+                assert parts.count(2) <= 1
+            for earlier, later in ((0, 1), (1, 2)):
+                times = [[int(corpus.timestamps[e]) for e, part in zip(mine, parts, strict=True)
+                          if part == wanted] for wanted in (earlier, later)]  # fmt: skip
+                assert not all(times) or max(times[0]) <= min(times[1])
+
+
 def crowd(people=400):
     """Many people with five events each, of 60 items."""
     draws = np.random.default_rng(0)
