@@ -98,8 +98,12 @@ class TextTable:
     """
 
     def __init__(self, encoder: ItemEncoder, texts: Sequence[str]) -> None:
-        self._encoder = encoder
+        self._encoder, self._texts = encoder, texts
         self._rows = encoder.tokenize(texts)
+
+    def text(self, place: int) -> str:
+        """One of the texts."""
+        return self._texts[place]
 
     def encode_pairs(
         self, forward: Forward, part: Part, chunk: int

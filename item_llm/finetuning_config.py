@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Where a training is computed, not what it learns: a resumed one may differ in these.
+# Where a training is computed and what it puts up with, not what it learns: a resumed one may
+# differ in these.
 SHARDING_FIELDS = frozenset(
     {
         "zero_stage",
@@ -15,6 +17,7 @@ SHARDING_FIELDS = frozenset(
         "checkpoint_every",
         "gradient_accumulation",
         "gradient_checkpointing",
+        "max_skipped_steps",
     }
 )
 
@@ -23,6 +26,7 @@ class FinetuningConfig(BaseModel):
     """Schedule, objective and ZeRO stage of the item LLM's fine-tuning; defaults are ours [D]."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    CAME_LATER: ClassVar[Mapping[str, Any]] = {"max_skipped_steps": 0}
 
     objective: Literal["pairs", "histories"] = Field(
         default="pairs",
@@ -59,6 +63,12 @@ class FinetuningConfig(BaseModel):
     )
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled weight decay.")
     gradient_clip: float = Field(default=1.0, gt=0, description="Largest global gradient norm.")
+    max_skipped_steps: int = Field(
+        default=0,
+        ge=0,
+        description="Steps that are left out at most, since the start or a resume, because their "
+        "gradient is no number; one more stops the training.",
+    )
     temperature: float = Field(
         default=0.05, gt=0, description="InfoNCE temperature (the first one, if it is learned)."
     )

@@ -51,6 +51,7 @@ def finetune(
     checkpoint_dir: Path | None = None,
     on_checkpoint: Callable[[], None] | None = None,
     sequence_model: MakeSequenceModel | None = None,
+    domain_names: Sequence[str] | None = None,
 ) -> FinetuneResult:
     """Train a LoRA adapter (and [ITEM]) on next-item pairs; every worker calls this alike.
 
@@ -72,10 +73,11 @@ def finetune(
         on_checkpoint: called on worker 0 after each checkpoint, before anyone goes on.
         sequence_model: makes the user model of the objective 'histories' for a width d: packed
             item vectors [T, d] and seams int64 [S + 1] in, user vectors [T, d] out.
+        domain_names: of the domains that the pairs number, for messages.
 
     Raises:
-        ValueError: contradictory settings, no usable pairs, a loss that is not finite, or a
-            checkpoint of another training.
+        ValueError: contradictory settings, no usable pairs, a loss or gradient that is not finite
+            more often than `max_skipped_steps`, or a checkpoint of another training.
     """
     if config.lora is None or config.adapter is not None:
         raise ValueError(
@@ -99,6 +101,7 @@ def finetune(
         run = _Finetuning(
             config, pairs, held_out_pairs, texts, checkpoint_dir, on_checkpoint, sequence_model
         )
+        run.domain_names = domain_names
         return run(output_dir, on_step, started)
 
 
@@ -117,6 +120,8 @@ class _Finetuning:
     ) -> None:
         assert config.lora is not None
         self.config = config.finetuning
+        self.domain_names: Sequence[str] | None = None
+        self.skipped = 0
         self.workers, self.rank = dist.get_world_size(), dist.get_rank()
         torch.manual_seed(self.config.seed)
         self.encoder = ItemEncoder(config.encoder, PretrainedModel.find(config.encoder.base))
@@ -148,9 +153,9 @@ class _Finetuning:
         try:
             one_step = TrainingStep(self.config, self.batches, self.table, cached, sharded)
             for step in range(done, self.steps):
-                loss, rate = self._step(one_step, step)
-                if on_step is not None:
-                    on_step(step + 1, loss, rate)
+                told = self._step(one_step, step)
+                if on_step is not None and told is not None:
+                    on_step(step + 1, *told)
                 if self.checkpoints is not None and self._due(step + 1):
                     self.checkpoints.save(step + 1, sharded)
             tuned = self.held_out_table.encode_all(sharded.module)
@@ -205,16 +210,35 @@ class _Finetuning:
         cached.encode(self.table, self.model)
         return cached
 
-    def _step(self, one_step: TrainingStep, step: int) -> tuple[float, float]:
-        """One optimizer step; the loss of the whole batch and the learning rate."""
+    def _step(self, one_step: TrainingStep, step: int) -> tuple[float, float] | None:
+        """One optimizer step; the loss of the whole batch and the learning rate.
+
+        None: the step was left out.
+        """
         rate = learning_rate(self.config, step, self.steps)
         loss = one_step.run(step, rate)
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"the item LLM's loss is {loss} at step {step + 1}; "
-                "lower finetuning.learning_rate or raise finetuning.temperature"
-            )
-        return loss, rate
+        if math.isfinite(loss) and one_step.sharded.gradient_is_finite():
+            return loss, rate
+        sentence = self._explain(one_step, step, loss)
+        # A loss that is no number beside a gradient that is: the weights have moved already.
+        if one_step.sharded.gradient_is_finite() or self.skipped >= self.config.max_skipped_steps:
+            raise ValueError(sentence)
+        self.skipped += 1
+        _log.warning(
+            "%s; left out (%d of %d)", sentence, self.skipped, self.config.max_skipped_steps
+        )
+        return None
+
+    def _explain(self, one_step: TrainingStep, step: int, loss: float) -> str:
+        """What is wrong with a step; every worker must call it."""
+        domain = self.batches.domain(step)
+        name = self.domain_names[domain] if self.domain_names is not None else f"domain {domain}"
+        gradient = "finite" if one_step.sharded.gradient_is_finite() else "not finite"
+        return (
+            f"the item LLM's loss is {loss} and its gradient {gradient} at step {step + 1}, with "
+            f"pairs of {name}; {one_step.culprits(step)}; "
+            "lower finetuning.learning_rate or raise finetuning.temperature"
+        )
 
     def _due(self, done: int) -> bool:
         return done % self.config.checkpoint_every == 0 or done == self.steps

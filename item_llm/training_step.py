@@ -8,6 +8,7 @@ arXiv 2101.06983, call it GradCache.)
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -54,6 +55,17 @@ class TrainingStep:
         total = loss.detach().reshape(1) / self.workers
         dist.all_reduce(total)
         return total.item()
+
+    def culprits(self, step: int) -> str:
+        """Which texts of a step's pairs have vectors that are no numbers; every worker calls it."""
+        parts = self.batches.parts(step, 1, 0)
+        ids = np.unique(np.concatenate([(*p.pairs.source, *p.pairs.target) for p in parts]))
+        vectors = self.table.encode_texts(self.sharded.module, ids)
+        bad = ids[~np.isfinite(vectors).all(axis=1)]
+        if len(bad) in (0, len(ids)):
+            return f"{'all' if len(bad) else 'none'} of its {len(ids)} texts have such a vector"
+        named = ", ".join(repr(self.table.text(int(i))[:60]) for i in bad[:3])
+        return f"{len(bad)} of its {len(ids)} texts have such a vector: {named}"
 
     def _run_in_parts(self, parts: list[Part], step: int, learning_rate: float) -> torch.Tensor:
         with torch.no_grad():

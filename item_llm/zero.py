@@ -9,6 +9,7 @@ backend is named, so what came out is asserted.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import tempfile
@@ -127,7 +128,9 @@ class ShardedModule:
         )
         assert self._accelerator.distributed_type == DistributedType.DEEPSPEED
         assert self._accelerator.num_processes == dist.get_world_size()
-        self.optimizer = torch.optim.AdamW(
+        # ZeRO leaves out by itself, and in silence, an update whose gradient is no number.
+        kind = _CarefulAdamW if config.zero_stage == 0 else torch.optim.AdamW
+        self.optimizer = kind(
             self._trainable, lr=config.learning_rate, weight_decay=config.weight_decay
         )
         exact = _trainable_values(model) if bfloat16 else {}
@@ -153,6 +156,13 @@ class ShardedModule:
             group["lr"] = learning_rate
         self._accelerator.gradient_state._set_sync_gradients(last)
         self._accelerator.backward(loss)
+
+    def gradient_is_finite(self) -> bool:
+        """Whether the last step's gradient was; if not, no weight and no moment has changed."""
+        if isinstance(self.optimizer, _CarefulAdamW):
+            return self.optimizer.was_finite
+        norm = float(self.module.get_global_grad_norm())
+        return math.isfinite(norm) and norm >= 0  # groups of parameters tell -1 for no number
 
     def named_trainable(self) -> list[tuple[str, Any]]:
         """Trainable parameters with their names, as ZeRO has them, in the module's order."""
@@ -208,6 +218,18 @@ class ShardedModule:
     def trainable_elements(self) -> int:
         """Elements of all trainable parameters together."""
         return sum(getattr(p, "ds_numel", p.numel()) for p in self._trainable)
+
+
+class _CarefulAdamW(torch.optim.AdamW):
+    """AdamW that changes nothing where a gradient is no number; all workers have the same."""
+
+    was_finite = True
+
+    def step(self, closure: Any = None) -> Any:
+        """One update, or none."""
+        gradients = [p.grad for group in self.param_groups for p in group["params"]]
+        self.was_finite = all(bool(torch.isfinite(g).all()) for g in gradients if g is not None)
+        return super().step(closure) if self.was_finite else None
 
 
 def _trainable_values(model: nn.Module) -> dict[str, torch.Tensor]:

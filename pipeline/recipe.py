@@ -127,7 +127,7 @@ class RecipeBuilder:
         tuned_on = config.pairs.domains or [domain.name for domain in config.domains]
         split = config.split.for_domains(tuned_on)
         recipe = {
-            "item_llm": config.item_llm.model_dump(mode="json", exclude={"adapter"}),
+            "item_llm": key_fields(config.item_llm, exclude={"adapter"}),
             "base": self.base_sha256(config.item_llm),
             "pairs": key_fields(config.pairs),
             "split": key_fields(split, exclude={"max_history"}),

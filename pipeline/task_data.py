@@ -54,6 +54,12 @@ class TaskData:
         mine = slice(self.first_item, self.first_item + self.n_items)
         return torch.from_numpy(open_vectors(self.folders.vectors, self.corpus).rows(mine))
 
+    def item_name(self, item: int) -> str:
+        """`DOMAIN:ID` of an item, by its position among the task's items."""
+        place = self.first_item + item
+        (domain,) = (d for d in self.domains if d.first_item <= place < d.first_item + d.n_items)
+        return f"{domain.name}:{self.corpus.item_ids[place]}"
+
     def domain_starts(self) -> np.ndarray:
         """int64 [D + 1]: where each domain's items start, counted from the task's first item."""
         starts = [domain.first_item - self.first_item for domain in self.domains]

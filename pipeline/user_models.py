@@ -56,6 +56,8 @@ def train_user_model(
         "epochs": result.epochs,
         "best_epoch": result.best_epoch,
     }
+    if result.skipped_steps:
+        facts["skipped_steps"] = result.skipped_steps
     return facts | ({"validation_ndcg@10": result.best_validation} if validated else {})
 
 
@@ -98,6 +100,7 @@ def _fit(
         on_checkpoint=on_checkpoint,
         on_epoch=on_epoch,
         domain_names=names,
+        name_item=data.item_name,
         times=histories.times,
     )
     return model, result

@@ -56,6 +56,7 @@ class TrainingResult:
         stopped_early: whether patience ended it.
         seconds: time of all epochs, without validation.
         history: a record for each epoch.
+        skipped_steps: steps that were left out because their loss or gradient was no number.
     """
 
     epochs: int
@@ -65,6 +66,7 @@ class TrainingResult:
     stopped_early: bool
     seconds: float
     history: tuple[EpochRecord, ...]
+    skipped_steps: int = 0
 
 
 @dataclass
@@ -83,6 +85,7 @@ class Progress:
         best_validation: its metric.
         stale: validations since.
         history: the completed epochs.
+        skipped_steps: steps left out since training began.
     """
 
     epoch: int = 0
@@ -96,6 +99,7 @@ class Progress:
     best_validation: float | None = None
     stale: int = 0
     history: list[EpochRecord] = field(default_factory=list)
+    skipped_steps: int = 0  # absent in checkpoints from before steps could be left out
 
     def close_epoch(
         self, validation: float | None, lr: float, padding_share: float | None
@@ -127,6 +131,7 @@ class Progress:
         return TrainingResult(
             self.epoch, self.step, self.best_epoch or self.epoch, self.best_validation,
             stopped_early, sum(r.seconds for r in self.history), tuple(self.history),
+            self.skipped_steps,
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:

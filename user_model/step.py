@@ -20,13 +20,10 @@ from user_model.distributed import Workers
 from user_model.dropout import keyed_dropout, mix, mix_integers
 from user_model.losses import loss_negatives, loss_tile, sampled_loss
 from user_model.negatives import NegativeSampler
+from user_model.non_finite import NonFiniteLossError
 from user_model.optimizer import DenseAdamW, RowAdamW
 from user_model.recommender import Recommender
 from user_model.training_config import TrainingConfig
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss or its gradient is no longer a number; the model is left as before the step."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Training of a recommender: epochs of packed batches, validation, early stop, checkpoints."""
 
+import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,15 +13,18 @@ from torch import Tensor
 from user_model.batching import Batch, Batches, Histories, Int64
 from user_model.checkpoint import copy_state
 from user_model.distributed import Workers
+from user_model.non_finite import NameItem, NonFiniteLossError, culprits
 from user_model.optimizer import learning_rate
 from user_model.padding import padding_share
 from user_model.progress import EpochRecord, Progress, StepRecord, TrainingResult
 from user_model.recommender import Recommender
 from user_model.resume import TrainingCheckpoints, has_checkpoint, training_identity
-from user_model.step import NonFiniteLossError, TrainingStep, domains_of
+from user_model.step import TrainingStep, domains_of
 from user_model.training_config import TrainingConfig
 
 Validate = Callable[[Recommender], float]
+
+_log = logging.getLogger(__name__)
 
 
 def train(
@@ -36,6 +41,7 @@ def train(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
     domain_names: Sequence[str] | None = None,
+    name_item: NameItem | None = None,
     times: Int64 | None = None,
     until_epoch: int | None = None,
 ) -> TrainingResult:
@@ -61,6 +67,7 @@ def train(
         on_epoch: told of each epoch, on every worker.
         on_step: told of each step, on every worker.
         domain_names: names of the domains for error messages.
+        name_item: an item's name by its position, for the same.
         times: int64 [E], unix seconds of the events, for a model that reads times.
         until_epoch: pause once so many epochs are done, on the schedule of `config.epochs`; the
             next call goes on from `checkpoint_dir`. None: to the end.
@@ -70,7 +77,9 @@ def train(
 
     Raises:
         ValueError: data, settings or workers do not fit together, or a pause without checkpoints.
-        NonFiniteLossError: the loss is not finite; the message names step and domains.
+        NonFiniteLossError: the loss or its gradient is not finite more often than
+            `config.max_skipped_steps`, or a validation is; the message names step, domains and
+            items.
         CheckpointError: the checkpoint is damaged, or of another training.
     """
     if until_epoch is not None and checkpoint_dir is None:
@@ -102,7 +111,7 @@ def train(
         identity = training_identity(step, batches, config, seed)
         checkpoints = TrainingCheckpoints(checkpoint_dir, identity, on_checkpoint)
     training = _Training(
-        step, batches, checkpoints, validate, on_epoch, on_step, domain_names, progress
+        step, batches, checkpoints, validate, on_epoch, on_step, domain_names, name_item, progress
     )
     with torch.random.fork_rng(devices=[]):
         return training.run(until_epoch)
@@ -140,11 +149,12 @@ class _Training:
         on_epoch: Callable[[EpochRecord], None] | None,
         on_step: Callable[[StepRecord], None] | None,
         domain_names: Sequence[str] | None,
+        name_item: NameItem | None,
         progress: Progress,
     ) -> None:
         self.step, self.batches, self.checkpoints = step, batches, checkpoints
         self.validate, self.on_epoch, self.on_step = validate, on_epoch, on_step
-        self.domain_names = domain_names
+        self.domain_names, self.name_item = domain_names, name_item
         self.config, self.workers, self.model = step.config, step.workers, step.model
         self.progress = progress
         self.best: dict[str, Tensor] | None = None
@@ -177,11 +187,18 @@ class _Training:
             batch = epoch[number]
             loss = self._learn(batch, number, len(epoch))
             progress.batch, progress.step = number + 1, progress.step + 1
-            progress.tokens += batch.n_targets
-            progress.loss_sum += loss * batch.n_targets
+            if loss is not None:
+                progress.tokens += batch.n_targets
+                progress.loss_sum += loss * batch.n_targets
             progress.seconds += time.perf_counter() - began
             progress.cpu_seconds += time.process_time() - cpu_began
             self._after_step(loss, batch, last=number + 1 == len(epoch))
+        if progress.tokens == 0:
+            raise NonFiniteLossError(
+                f"loss: no step of epoch {progress.epoch + 1} had a finite one, "
+                f"{progress.skipped_steps} steps were left out so far; lower lr or "
+                "max_skipped_steps"
+            )
         padding = padding_share(self.model.sequence_model, torch.from_numpy(epoch[0].cu_seqlens))
         with self.step.averaged():
             record, is_best = progress.close_epoch(self._validated(), self.lr, padding)
@@ -191,14 +208,21 @@ class _Training:
         if self.on_epoch is not None:
             self.on_epoch(record)
 
-    def _learn(self, batch: Batch, number: int, n_batches: int) -> float:
+    def _learn(self, batch: Batch, number: int, n_batches: int) -> float | None:
+        """One step; its loss, or None where it was left out."""
         progress = self.progress
         done = (progress.epoch + number / n_batches) / self.config.epochs
         self.lr = learning_rate(self.config, progress.step, done)
         try:
             return self.step.run(batch, progress.epoch, number, self.lr)
         except NonFiniteLossError as error:
-            raise NonFiniteLossError(self._explain(batch, error)) from error
+            sentence = self._explain(batch, error)
+            if progress.skipped_steps >= self.config.max_skipped_steps:
+                raise NonFiniteLossError(sentence) from error
+            progress.skipped_steps += 1
+            most = self.config.max_skipped_steps
+            _log.warning("%s; left out (%d of %d)", sentence, progress.skipped_steps, most)
+            return None
 
     def _explain(self, batch: Batch, error: NonFiniteLossError) -> str:
         numbers = domains_of(batch)
@@ -208,12 +232,13 @@ class _Training:
         return (
             f"loss: got {loss} (norm of the gradient {norm}) at step {self.progress.step + 1}, "
             f"epoch {self.progress.epoch + 1}, with targets of {', '.join(domains)}, expected a "
-            "finite number; lower lr, raise temperature, or look for odd text vectors there"
+            f"finite number; not finite: {culprits(self.model, batch, self.name_item)}; lower lr, "
+            "raise temperature, or encode these items again"
         )
 
-    def _after_step(self, loss: float, batch: Batch, *, last: bool) -> None:
+    def _after_step(self, loss: float | None, batch: Batch, *, last: bool) -> None:
         progress, every = self.progress, self.config.checkpoint_steps
-        if self.on_step is not None:
+        if self.on_step is not None and loss is not None:
             record = StepRecord(progress.step, progress.epoch + 1, loss, self.lr, batch.n_tokens)
             self.on_step(record)
         if every is not None and progress.step % every == 0 and not last:
@@ -226,7 +251,12 @@ class _Training:
             return None
         self.model.eval()
         with torch.no_grad():
-            return self.workers.agree(float(self.validate(self.model)))
+            value = self.workers.agree(float(self.validate(self.model)))
+        if not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"validation: got {value} after epoch {number}, expected a finite number; lower lr"
+            )
+        return value
 
     def _save(self) -> None:
         if self.checkpoints is None:

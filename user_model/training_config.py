@@ -10,7 +10,11 @@ class TrainingConfig(BaseModel):
     """How a recommender is trained: batches, loss, optimiser, stopping."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    CAME_LATER: ClassVar[Mapping[str, Any]] = {"unseen_negatives": True, "other_domains_share": 0.0}
+    CAME_LATER: ClassVar[Mapping[str, Any]] = {
+        "unseen_negatives": True,
+        "other_domains_share": 0.0,
+        "max_skipped_steps": 0,
+    }
 
     epochs: int = Field(60, ge=1, description="Largest number of passes over the histories.")
     batch_tokens: int = Field(
@@ -91,6 +95,11 @@ class TrainingConfig(BaseModel):
         "kept; 0 = the weights themselves.",
     )  # fmt: skip
     clip: float = Field(1.0, gt=0.0, description="Largest norm of the gradient.")
+    max_skipped_steps: int = Field(
+        0, ge=0,
+        description="Steps that are left out at most because their loss or gradient is no number; "
+        "one more stops the training.",
+    )  # fmt: skip
     loss: Literal["infonce", "bce"] = Field(
         "infonce", description="infonce: sampled softmax; bce: binary cross-entropy, one negative."
     )

@@ -222,7 +222,7 @@ def test_a_loss_that_is_not_finite_raises(tiny_llama, tmp_path, item_texts):
     weights = load_file(damaged / "model.safetensors")
     weights["model.embed_tokens.weight"].fill_(float("nan"))
     save_file(weights, damaged / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"loss is nan at step 1; lower finetuning.learning_rate"):
+    with pytest.raises(ValueError, match=r"loss is nan .* at step 1, .* lower finetuning.learn"):
         run(tiny_config(damaged), item_texts, tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
 
