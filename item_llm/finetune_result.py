@@ -26,6 +26,7 @@ class FinetuneResult:
         optimizer_elements_unsharded: what each worker would hold without ZeRO.
         weight_elements: elements of all weights on each worker between passes.
         seconds: wall time of this call.
+        skipped_steps: steps of this call that were left out, their gradient being no number.
     """
 
     base: str
@@ -44,6 +45,7 @@ class FinetuneResult:
     optimizer_elements_unsharded: int
     weight_elements: list[int]
     seconds: float
+    skipped_steps: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, metrics under the names that reports use."""

@@ -178,6 +178,7 @@ class _Finetuning:
                 optimizer_elements_unsharded=2 * sharded.trainable_elements(),
                 weight_elements=_from_all(sharded.weight_elements()),
                 seconds=time.monotonic() - started,
+                skipped_steps=self.skipped,
             )
         finally:
             sharded.close()

@@ -82,11 +82,12 @@ def _finetune(settings: Mapping[str, Any], member: Member, report: Reporter) -> 
     )
     if member.rank == 0:
         write_json(folders.output / ADAPTER_RESULT, _for_report(result.to_json(), curve.read()))
-    return {
+    facts = {
         "adapter_sha256": result.adapter_sha256,
         "optimizer_elements": result.optimizer_elements,
         "optimizer_elements_unsharded": result.optimizer_elements_unsharded,
     }
+    return facts | ({"skipped_steps": result.skipped_steps} if result.skipped_steps else {})
 
 
 def _corpus_pairs(corpus: Corpus, settings: Mapping[str, Any]) -> tuple[ItemPairs, ItemPairs]:

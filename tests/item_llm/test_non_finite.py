@@ -48,10 +48,11 @@ def fit(base, texts, folder, *, encoder=None, lora=None, **finetuning):
     pairs = ItemPairs(*item_pairs(100, seed=0))
     none = pairs[np.array([], dtype=np.int64)]
     seen = []
-    finetune(
+    result = finetune(
         ItemLLMConfig.model_validate(config), pairs, none, texts, folder,
         on_step=lambda *told: seen.append(told), domain_names=["wood", "tin"],
     )  # fmt: skip
+    assert result.skipped_steps + len(seen) == STEPS
     return seen, load_file(folder / "adapter_model.safetensors")
 
 

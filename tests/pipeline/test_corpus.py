@@ -66,12 +66,14 @@ def test_a_domain_without_times_never_interleaves(domain_of, merge):
     assert [domain.order for domain in corpus.domains] == ["time", "sequence"]
 
 
+@pytest.mark.faults
 @given(events, st.randoms())
 def test_file_order_never_matters(corpus_of, found, chance):
     shuffled = chance.sample(found, len(found))
     assert corpus_of({"a": found}).fingerprint() == corpus_of({"a": shuffled}).fingerprint()
 
 
+@pytest.mark.faults
 @given(events, st.randoms())
 def test_without_times_the_order_of_the_users_in_a_file_never_matters(
     domain_of, merge, found, chance

@@ -91,6 +91,7 @@ def test_a_target_that_was_seen_before_stays_a_candidate():
     assert (got.best.tolist(), got.ties.tolist()) == ([2], [1])
 
 
+@pytest.mark.faults
 def test_a_constant_model_is_chance():
     got = rank(cases_of([0, 3, 9], [[], [], []]), torch.zeros(3, 40))
     assert from_ranks(got, ks=[10])["hr@10"] == pytest.approx(10 / 40, abs=1e-15)
@@ -130,6 +131,7 @@ def test_blocks_stay_within_the_budget():
         rank_targets(cases, 0, 1000, scorer, model="m", block_mb=0.001)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_non_finite_scores_name_the_model_and_the_domain(bad):
     scores = torch.zeros(2, 5)
