@@ -16,7 +16,7 @@ from pipeline.sources.tables import RejectedRow
 
 BATCH_ROWS = 100_000
 # Of a batch, as far as the file tells: texts may be long.
-_BATCH_BYTES = 64 << 20
+_BATCH_BYTES = 16 << 20
 # A column of frames: the row holds a text that is none. Names in files cannot hold a NUL.
 _NO_TEXT = "\0no text"
 

@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 
 from pipeline.ingest import recognise
+from pipeline.sources.parquet_rows import parquet_pieces
 from pipeline.sources.registry import FORMATS, read_source, source_fingerprint
 
 FIRST = {"user_id": ["u", "v"], "item_id": [1, 2], "timestamp": [5, 6]}
@@ -56,6 +57,17 @@ def test_folders_below_are_read_and_what_is_not_finished_is_not(tmp_path):
     (folder / "_SUCCESS").touch()
     assert read(folder).interactions.rows() == ROWS
     assert recognise(folder).fields == {"interactions": str(folder)}
+
+
+def test_batches_of_long_texts_have_fewer_rows(tmp_path):
+    table = {
+        "item_id": [f"{n}" for n in range(200)],
+        "title": [f"{n} " * 60_000 for n in range(200)],
+    }
+    write(tmp_path, table, name="items.parquet")
+    pieces = list(parquet_pieces(tmp_path / "items.parquet", {"item_id": "item_id", "a": "title"}))
+    assert 2 < len(pieces) < 200
+    assert [row for piece in pieces for row in piece.fast["item_id"]] == table["item_id"]
 
 
 def test_a_bad_row_is_named_by_its_file_and_row(tmp_path):
