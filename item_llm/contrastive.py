@@ -125,8 +125,20 @@ class TextTable:
         return encoded if part.size == len(pairs) else encoded.padded(part.size), scale
 
     def encode_all(self, forward: Forward) -> np.ndarray:
-        """Vectors of all texts, float32 [texts, d], shared out over the workers."""
-        return self.encode_texts(forward, np.arange(len(self._rows)))
+        """Vectors of all texts, float32 [texts, d], shared out over the workers.
+
+        Raises:
+            ValueError: one is not finite; counted, its rank would be the best.
+        """
+        vectors = self.encode_texts(forward, np.arange(len(self._rows)))
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(bad):
+            raise ValueError(
+                f"{len(bad)} of {len(vectors)} held-out texts have a vector that is no number, the "
+                f"first {self.text(int(bad[0]))[:60]!r}: the weights have diverged, or overflow "
+                "encoder.dtype; lower finetuning.learning_rate, or set dtype to float32"
+            )
+        return vectors
 
     @torch.no_grad()
     def encode_texts(self, forward: Forward, ids: np.ndarray) -> np.ndarray:

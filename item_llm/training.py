@@ -247,6 +247,11 @@ class _Finetuning:
     def _save(self, folder: Path, sharded: ShardedModule) -> tuple[str, dict[str, torch.Tensor]]:
         """Worker 0 writes the adapter; all learn its hash."""
         parameters = sharded.whole_parameters()
+        if bad := [name for name, value in parameters.items() if not value.isfinite().all()]:
+            raise ValueError(
+                f"{len(bad)} weights of the adapter, the first {bad[0]}, are no numbers after the "
+                "last step; lower finetuning.learning_rate"
+            )
         digest = torch.zeros(32, dtype=torch.uint8, device=sharded.device)
         if self.rank == 0:
             inside = "encoder."

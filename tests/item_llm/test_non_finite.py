@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import item_pairs
 from transformers import AutoTokenizer
+from zero_launch import torchrun
 
 from item_llm import ItemLLMConfig, ItemPairs, finetune
 
@@ -39,17 +40,17 @@ def poison(tiny_bert, tmp_path, item_texts):
     return harmed(tiny_bert, tmp_path / "poison", harm), texts
 
 
-def fit(base, texts, folder, *, encoder=None, lora=None, **finetuning):
+def fit(base, texts, folder, *, encoder=None, lora=None, held_out=0, **finetuning):
     config = {
         "encoder": {"base": str(base), **(encoder or {})},
         "lora": {"dropout": 0.0, **(lora or {})},
         "finetuning": {"pairs_per_step": 8, "max_steps": STEPS, "zero_stage": 2, **finetuning},
     }
     pairs = ItemPairs(*item_pairs(100, seed=0))
-    none = pairs[np.array([], dtype=np.int64)]
+    held_out_pairs = pairs[np.arange(held_out)]
     seen = []
     result = finetune(
-        ItemLLMConfig.model_validate(config), pairs, none, texts, folder,
+        ItemLLMConfig.model_validate(config), pairs, held_out_pairs, texts, folder,
         on_step=lambda *told: seen.append(told), domain_names=["wood", "tin"],
     )  # fmt: skip
     assert result.skipped_steps + len(seen) == STEPS
@@ -87,6 +88,42 @@ def test_a_gradient_that_overflows_beside_a_finite_loss_is_no_silent_step(
     told = r"loss is \d+\.\d+ and its gradient not finite at step [12], .*none of its \d+ texts"
     with pytest.raises(ValueError, match=told):
         fit(tiny_llama, item_texts, tmp_path / "a", lora={"alpha": 1e37}, zero_stage=stage)
+
+
+def test_a_held_out_text_whose_vector_is_no_number_stops_before_any_step(poison, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"1 of \d+ held-out texts .*the first 'silver wooden drum'"
+    ):
+        fit(*poison, tmp_path / "a", held_out=100, max_skipped_steps=STEPS)
+
+
+def test_an_adapter_of_no_numbers_is_not_saved(tiny_llama, tmp_path, item_texts):
+    """One step of such a rate and decay: its own loss and gradient were numbers still."""
+    with pytest.raises(ValueError, match=r"no numbers? after the last step; lower"):
+        fit(
+            tiny_llama, item_texts, tmp_path / "a", learning_rate=1e30, warmup_fraction=0,
+            max_steps=1, weight_decay=3.3e8,
+        )  # fmt: skip
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.slow
+def test_two_workers_leave_out_the_same_steps(tiny_bert, tmp_path):
+    def harm(weights):
+        token = AutoTokenizer.from_pretrained(tiny_bert).convert_tokens_to_ids("drum")
+        weights["embeddings.word_embeddings.weight"][token] = float("nan")
+
+    base = harmed(tiny_bert, tmp_path / "poison", harm)
+    settings = {"max_steps": 10, "max_skipped_steps": 10}
+    jobs = [
+        {"name": f"{stage}", "finetuning": settings | {"zero_stage": stage}, "held_out": 0}
+        for stage in (0, 2, 3)
+    ]
+    for reports in torchrun(2, base, tmp_path, jobs).values():
+        first, second = (report["losses"] for report in reports)
+        assert first == second
+        assert 0 < len(first) < 10
+        assert reports[0]["result"]["skipped_steps"] == 10 - len(first)
 
 
 def test_a_rate_that_explodes_is_told_with_its_step(tiny_llama, tmp_path, item_texts):

@@ -49,7 +49,7 @@ def main(base: str, out: Path, workers: int, jobs: list[dict[str, Any]]) -> None
                 next_item_pairs(*item_histories(500, seed=0))
                 if histories
                 else ItemPairs(*item_pairs(2000, seed=0)),
-                ItemPairs(*item_pairs(200, seed=1)),
+                ItemPairs(*item_pairs(job.get("held_out", 200), seed=1)),
                 item_texts(),
                 out / f"adapter-{job['name']}",
                 workers=workers,
