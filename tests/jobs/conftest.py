@@ -30,6 +30,11 @@ TINY = {
     "user_model": {"dim": 16, "training": {"epochs": 2, "negatives": 32}},
     "sasrec": {"dim": 16, "training": {"epochs": 2, "negatives": 32}},
 }
+# What people have in the environment of their jobs, and nothing may ever repeat.
+SECRETS = {
+    name: f"planted-{name.lower()}-4f1c9e"
+    for name in ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD")
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,12 @@ class Workplace:
         return self.folder / "tiny.yaml"
 
     @property
+    def secrets(self) -> list[str]:
+        """What stands in the environment of every job, and the token of this Ray."""
+        token = Path(self.ray.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+        return [*SECRETS.values(), token]
+
+    @property
     def run_dir(self) -> Path:
         return self.folder / "runs" / "tiny"
 
@@ -74,8 +85,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     folder = tmp_path_factory.mktemp("jobs")
     content = TINY | {"store": str(folder / "store")}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(content))
-    with LocalRay() as ray:
-        yield Workplace(folder, ray)
+    with pytest.MonkeyPatch.context() as planted:
+        for name, secret in SECRETS.items():
+            planted.setenv(name, secret)
+        with LocalRay() as ray:
+            yield Workplace(folder, ray)
 
 
 @pytest.fixture(scope="session")

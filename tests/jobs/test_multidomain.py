@@ -52,6 +52,16 @@ def test_metrics_hold_every_model_in_every_domain_and_group(first_run, workplace
     assert set(metrics["groups"]["all"]) == models
 
 
+@pytest.mark.faults
+def test_no_secret_of_the_environment_stands_in_what_a_run_leaves(first_run, workplace):
+    files = [path for path in workplace.folder.rglob("*") if path.is_file()]
+    assert {"run.json", "report.html", "tracking.jsonl"} <= {path.name for path in files}
+    for secret in workplace.secrets:
+        assert len(secret) > 20
+        assert secret not in first_run.output
+        assert [path for path in files if secret.encode() in path.read_bytes()] == []
+
+
 def test_metrics_hold_no_times_and_no_paths(first_run, workplace):
     text = (workplace.run_dir / "metrics.json").read_text()
     assert str(workplace.folder) not in text
