@@ -56,6 +56,9 @@ COMMANDS = {
         "tests/pipeline/report/test_report_in_browser.py::"
         "test_pictures_for_the_documentation_are_taken"
     ),
+    r"python -m tests\.fuzz\.fuzz .*": (
+        "tests/fuzz/test_fuzz.py::test_new_inputs_are_read_or_refused"
+    ),
     r"python -m benchmarks\.NAME": (
         f"{BENCHMARKS}test_harness.py::test_the_last_line_is_json_and_the_status_tells"
     ),
@@ -123,8 +126,7 @@ NOT_RUN = {
     ),
     r"export AWS_\w+=.*": (
         "are the user's own credentials",
-        "tests/pipeline/storage/test_bucket.py::"
-        "test_refused_credentials_are_said_and_not_repeated",
+        "tests/pipeline/storage/test_bucket.py::test_refused_credentials_are_said_and_not_repeated",
     ),
     r"pip install .*": (
         "needs a package registry",
