@@ -86,6 +86,9 @@ def save_adapter(
 
     inside = {k.removeprefix("core."): v for k, v in trained.items() if k.startswith("core.")}
     state = get_peft_model_state_dict(encoder.core, state_dict=inside)
+    # A set in peft, in an order of each process's own: equal adapters would have unequal hashes.
+    settings = encoder.core.peft_config["default"]
+    settings.target_modules = sorted(settings.target_modules)
     with staged(folder) as staging:
         encoder.core.save_pretrained(staging, state_dict=inside, safe_serialization=True)
         assert len(state) == len(inside), "peft dropped some of the adapter's tensors"

@@ -83,7 +83,15 @@ class Begun:
 
     def _files(self) -> Files:
         found = self.bucket.read(self._key)
-        files: Files = json.loads(found.data)["files"] if found is not None else {}
+        if found is None:
+            return {}
+        try:
+            files: Files = json.loads(found.data)["files"]
+            object_keys(self._area, files)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            place = f"{self.bucket.address}/{self._key}"
+            log.warning("%s is damaged (%r); it is begun anew", place, error)
+            return {}
         return files
 
     @property

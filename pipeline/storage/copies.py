@@ -20,6 +20,7 @@ from pipeline.storage.bucket import Bucket
 
 _AT_ONCE = 8
 _MB = 1e6
+_LARGE = 16 * _MB  # a transfer that is told: a smaller one is over before it is read
 
 # relative path -> {"bytes": ..., "sha256": ...}, as manifests have them
 Files = Mapping[str, Mapping[str, Any]]
@@ -128,7 +129,7 @@ def _each(names: Files, work: Callable[[str], None]) -> None:
 
 
 class _Moved:
-    """Counts the bytes of all files of a transfer."""
+    """Counts the bytes of all files of a transfer, and tells of them where they are many."""
 
     def __init__(self, files: Files, what: str, tell: Tell) -> None:
         self._total = sum(facts["bytes"] for facts in files.values())
@@ -136,4 +137,5 @@ class _Moved:
 
     def __call__(self, moved: int) -> None:
         self._done += moved
-        self._tell(self._done / _MB, self._total / _MB, "MB", self._what)
+        if self._total >= _LARGE:
+            self._tell(self._done / _MB, self._total / _MB, "MB", self._what)

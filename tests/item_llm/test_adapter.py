@@ -10,11 +10,11 @@ from item_llm.adapter import attach_lora, save_adapter
 from item_llm.base_models import PretrainedModel
 
 
-def trained_encoder(base, **fields):
+def trained_encoder(base, modules=None, **fields):
     """An encoder whose LoRA and [ITEM] were moved away from their start, as training would."""
     config = EncoderConfig(base=str(base), **fields)
     encoder = ItemEncoder(config, PretrainedModel.find(config.base))
-    attach_lora(encoder, LoraConfig(r=2, alpha=4))
+    attach_lora(encoder, LoraConfig(r=2, alpha=4, target_modules=modules))
     generator = torch.Generator().manual_seed(1)
     for parameter in encoder.parameters():
         if parameter.requires_grad:
@@ -80,6 +80,14 @@ def test_saving_again_replaces_the_folder_and_equal_adapters_hash_equally(tiny_l
     assert first == again == save(encoder, tmp_path / "elsewhere")[1]
     encoder.item.data += 1
     assert save(encoder, tmp_path / "adapter")[1] != first
+
+
+def test_the_adapters_bytes_do_not_hang_on_the_order_of_a_set(tiny_llama, tmp_path):
+    modules = ("v_proj", "o_proj", "q_proj", "k_proj", "up_proj", "down_proj", "gate_proj")
+    encoder = trained_encoder(tiny_llama, modules)
+    save(encoder, tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(modules)
 
 
 def test_a_damaged_adapter_raises(tiny_llama, tmp_path):

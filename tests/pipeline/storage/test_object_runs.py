@@ -72,11 +72,15 @@ def test_transfers_are_told_in_megabytes(machine):
         told.append((done, total, unit, info))
 
     with machine("a").working_folder("corpus", KEY) as work:
-        (work / "big").write_bytes(b"x" * 3_000_000)
+        (work / "big").write_bytes(b"x" * 20_000_000)
         machine("a").commit("corpus", KEY, work, {}, tell)
-    assert told[-1] == (3.0, 3.0, "MB", "uploading")
+    assert told[-1] == (20.0, 20.0, "MB", "uploading")
     machine("b").find("corpus", KEY, tell)
-    assert told[-1] == (3.0, 3.0, "MB", "downloading")
+    assert told[-1] == (20.0, 20.0, "MB", "downloading")
+    told.clear()
+    make(machine("a"), name="small")
+    machine("b").find("small", KEY, tell)
+    assert not told
 
 
 def test_without_its_manifest_an_output_is_not_there(machine, bucket):

@@ -123,6 +123,22 @@ def test_a_damaged_checkpoint_is_said_and_the_work_begins_anew(site, on_machine,
     assert "is begun anew" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [b'{"files"', b"[]", b'{"files": {"../out": {"bytes": 1, "sha256": "00"}}}'],
+    ids=["cut", "of another kind", "leads out"],
+)
+def test_a_damaged_list_is_said_and_the_work_begins_anew(damaged, site, on_machine, bucket, caplog):
+    stage, _ = site
+    on_machine("first")
+    with stage.folders(0, silent) as folders:
+        leave(folders, 1)
+    Bucket(bucket).write("train-1111111111111111/begun.json", damaged)
+    with stage.folders(0, silent) as folders:
+        assert not list(folders.scratch.iterdir())
+    assert "begun.json is damaged" in caplog.text
+
+
 def test_a_damaged_input_is_set_aside_and_named(site, on_machine, bucket, driver):
     stage, _ = site
     (target,) = (key for key in Bucket(bucket).sizes("") if "events" in key)
