@@ -332,6 +332,22 @@ def test_a_finished_training_is_not_trained_again(
     assert_same(weights(first), weights(second))
 
 
+def test_each_checkpoint_is_told_once_it_is_the_only_one(circles, domain_starts, tmp_path):
+    told = []
+
+    def on_checkpoint():
+        (manifest,) = tmp_path.glob("step-*/manifest.json")
+        told.append(manifest.parent.name)
+
+    config = settings(checkpoint_steps=1)
+    result = train(
+        recommender(), circles, domain_starts, config, seed=0,
+        checkpoint_dir=tmp_path, on_checkpoint=on_checkpoint,
+    )  # fmt: skip
+    steps = result.history[-1].step
+    assert told == [f"step-{step:09d}" for step in range(1, steps + 1)]
+
+
 def test_a_checkpoint_of_another_training_is_refused(circles, domain_starts, tmp_path):
     train(recommender(), circles, domain_starts, settings(), seed=0, checkpoint_dir=tmp_path)
     with pytest.raises(CheckpointError, match="with another config"):
