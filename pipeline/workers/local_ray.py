@@ -80,6 +80,8 @@ class LocalRay:
             "RAY_AUTH_TOKEN_PATH": str(self._folder / "token"),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_raylet_start_wait_time_s": str(_NODE_SECONDS),
+            # Told to end, a head waits so long for its actors to leave; Ray Data's never do.
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             "PYTHONUNBUFFERED": "1",
         }
 
