@@ -17,7 +17,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+
+from user_model.ops.kernel_cache import kernel
 
 _TRIES = 64
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -46,7 +47,7 @@ class Law(NamedTuple):
     cold_from: float
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _uniform(state):
     """The next number of one person's stream (splitmix64), 0 <= x < 1."""
     state[0] += _STEP
@@ -56,7 +57,7 @@ def _uniform(state):
     return float((x ^ (x >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _draw_times(times, begin, end, law, state):
     """Distinct increasing seconds between two shares of the whole time."""
     places = np.empty(len(times))
@@ -70,7 +71,7 @@ def _draw_times(times, begin, end, law, state):
             times[k] = times[k - 1] + 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _place_of(sums, target, low, high):
     """The first place in low .. high - 1 whose sum up to and with it is above the target."""
     last = high - 1
@@ -83,7 +84,7 @@ def _place_of(sums, target, low, high):
     return low
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _weigh_pairs(taste, previous, law, wish, front, back):
     """Odds that the person gives to each pair of values, to front [F] and back [K]."""
     for v in range(len(wish)):
@@ -98,7 +99,7 @@ def _weigh_pairs(taste, previous, law, wish, front, back):
         back[pair] = wish[law.back_pairs[pair, 0]] * wish[law.back_pairs[pair, 1]]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _sum_clusters(sums, front, back, moved, mass, law):
     """Write the running sums of all clusters' weights to sums [C]; mass is [2, C]."""
     total = 0.0
@@ -108,7 +109,7 @@ def _sum_clusters(sums, front, back, moved, mass, law):
         sums[c] = total
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _draw_in_cluster(c, moved, ends, mass, law, state):
     first = (1 - moved) * mass[0, c]
     day = 0 if _uniform(state) * (first + moved * mass[1, c]) < first else 1
@@ -117,7 +118,7 @@ def _draw_in_cluster(c, moved, ends, mass, law, state):
     return law.items[_place_of(sums[1:], target, low, high)]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _draw_among_all(bought, front, back, moved, ends, law, state):
     """One draw that looks at every item: the plain way."""
     sums, total = np.empty(len(law.items)), 0.0
@@ -132,7 +133,7 @@ def _draw_among_all(bought, front, back, moved, ends, law, state):
     return law.items[_place_of(sums, _uniform(state) * total, 0, len(sums))]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _draw(bought, front, back, moved, is_warm, law, state, sums):
     ends = law.warm_end if is_warm else law.end
     mass = law.cluster_mass[0 if is_warm else 1]
@@ -145,7 +146,7 @@ def _draw(bought, front, back, moved, is_warm, law, state, sums):
     return _draw_among_all(bought, front, back, moved, ends, law, state)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def draw_purchases(taste, begin, end, seeds, offsets, law, items, times):
     """Fill items and times, int64 [E]: person b's stand at offsets[b] .. offsets[b + 1] - 1.
 
