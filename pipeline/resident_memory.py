@@ -2,7 +2,10 @@
 
 import ctypes
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+_LOWER_PEAK = Path("/proc/self/clear_refs")
 
 
 def peak_extra_bytes(run: Callable[[], object]) -> tuple[int, int]:
@@ -17,12 +20,18 @@ def peak_extra_bytes(run: Callable[[], object]) -> tuple[int, int]:
         RuntimeError: the system does not tell resident memory as Linux does.
     """
     ctypes.CDLL(None).malloc_trim(0)  # freed memory that the allocator keeps would hide new use
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to the level
+    _LOWER_PEAK.write_text("5")
     before = _status_kib("VmRSS")
     results = run()
     peak = _status_kib("VmHWM")
     del results  # held until here: results are part of the peak
     return (peak - before) * 1024, before * 1024
+
+
+def forget_peak() -> None:
+    """Have `peak_bytes` tell the peak from now on; where that is forbidden, it stays as it was."""
+    with suppress(OSError):
+        _LOWER_PEAK.write_text("5")  # the high-water mark falls to the level
 
 
 def peak_bytes() -> int:

@@ -6,8 +6,9 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.interrupts import Interrupted, kept_handlers
 
@@ -42,7 +43,20 @@ class ComputeConfig(BaseModel):
     max_failures: int = Field(
         3, ge=0, description="how often a killed group of workers is started again"
     )
+    in_process: bool = Field(
+        False,
+        description="run everything in the driver's own process, without a Ray; for debugging, "
+        "with workers: 1",
+    )
     worker_logs: bool = Field(False, description="show what the workers print (for debugging)")
+
+    @model_validator(mode="after")
+    def _one_process_is_one_worker(self) -> Self:
+        if self.in_process and self.workers != 1:
+            raise ValueError(
+                f"in_process runs one worker, and workers is {self.workers}: set workers to 1"
+            )
+        return self
 
     @property
     def backend(self) -> str:
@@ -55,15 +69,19 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
     """Hold a connection to Ray for the length of the block.
 
     Inside a submitted job, or with RAY_ADDRESS set, that Ray is joined; else one is started on
-    this machine and ended with the block. After `Interrupted` the process must leave by
-    `interrupts.leave`, which ends the workers with it.
+    this machine and ended with the block. With `in_process` there is none. After `Interrupted` the
+    process must leave by `interrupts.leave`, which ends the workers with it.
     """
+    if compute.in_process:
+        yield
+        return
     for name, value in _RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():  # a caller's own connection (a notebook, a test session) stays
-        yield
+        with _group_leaves():
+            yield
         return
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -75,13 +93,23 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
             **own,
         )
     try:
-        yield
+        with _group_leaves():
+            yield
     except Interrupted:
         raise  # without a shutdown: see `interrupts.leave`
     except BaseException:
         ray.shutdown()
         raise
     ray.shutdown()
+
+
+@contextmanager
+def _group_leaves() -> Iterator[None]:
+    """At the end of the block no training group is left; an interrupted process just goes."""
+    from pipeline.workers.group import dismiss_group
+
+    yield
+    dismiss_group()
 
 
 def _own_ray() -> dict[str, object]:

@@ -21,6 +21,7 @@ from item_llm import EncoderConfig
 from item_llm.refresh import Encoded
 from pipeline.progress import StageProgress
 from pipeline.workers.cluster import ComputeConfig
+from pipeline.workers.group import dismiss_group
 from pipeline.workers.poison import Attempts, encode_or_refuse
 
 _BATCH_TEXTS = 256
@@ -44,7 +45,7 @@ LocateAdapter = Callable[[], Path | None]
 class _EncodingActor:
     """One encoder, loaded once and used for many batches."""
 
-    def __init__(self, load: Load, threads: int, attempts: Attempts) -> None:
+    def __init__(self, load: Load, threads: int, attempts: Attempts | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
@@ -80,20 +81,14 @@ def encode_on_cluster(
     """
     if not texts:
         return
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
     # Long texts first and like with like: no padding within a batch, no straggler at the end.
     ordered = sorted(texts, key=len, reverse=True)
     total, done = sum(map(len, ordered)), 0
-    attempts = Attempts()
-    try:
-        encoded = _encoded(ordered, load, compute, attempts)
-        for batch in encoded.iter_batches(batch_size=None, batch_format="pyarrow"):
-            done += sum(map(len, batch["text"].to_pylist()))
-            progress.update(done, total, "chars", f"{len(texts):,} texts")
-            yield _split(batch)
-    finally:
-        attempts.close()
+    encode = _encoded_here if compute.in_process else _encoded
+    for batch in encode(ordered, load, compute):
+        done += sum(map(len, batch["text"].to_pylist()))
+        progress.update(done, total, "chars", f"{len(texts):,} texts")
+        yield _split(batch)
 
 
 def at(folder: Path | None) -> LocateAdapter:
@@ -129,13 +124,20 @@ def _load(encoder: dict[str, Any], adapter: LocateAdapter, fingerprint: str) -> 
     return loaded
 
 
-def _encoded(
-    ordered: list[str], load: Load, compute: ComputeConfig, attempts: Attempts
-) -> ray.data.Dataset:
+def _encoded_here(ordered: list[str], load: Load, compute: ComputeConfig) -> Iterator[pa.Table]:
+    encoder = _EncodingActor(load, compute.cpus_per_worker, attempts=None)
+    for first in range(0, len(ordered), _BATCH_TEXTS):
+        yield encoder(_table(ordered[first : first + _BATCH_TEXTS]))
+
+
+def _encoded(ordered: list[str], load: Load, compute: ComputeConfig) -> Iterator[pa.Table]:
+    dismiss_group()  # Ray Data wants all workers, and some for tasks of its own
+    ray.data.DataContext.get_current().enable_progress_bars = False
     actors = min(compute.workers, len(ordered))
     blocks = max(actors, -(-len(ordered) // _BATCH_TEXTS))
-    return (
-        ray.data.from_arrow(pa.table({"text": pa.array(ordered, pa.string())}))
+    attempts = Attempts()
+    dataset = (
+        ray.data.from_arrow(_table(ordered))
         .repartition(blocks)
         .map_batches(
             _EncodingActor,
@@ -147,6 +149,14 @@ def _encoded(
             num_gpus=compute.gpus_per_worker or None,
         )
     )
+    try:
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    finally:
+        attempts.close()
+
+
+def _table(texts: list[str]) -> pa.Table:
+    return pa.table({"text": pa.array(texts, pa.string())})
 
 
 def _split(batch: pa.Table) -> Encoded:

@@ -19,8 +19,9 @@ from pipeline.stages import StageContext
 from pipeline.storage.site import StageFolders
 from pipeline.tracking.records import Figures
 from pipeline.workers.cluster import ComputeConfig
-from pipeline.workers.launch import Member, run_in_group
+from pipeline.workers.launch import run_in_group
 from pipeline.workers.progress_board import Reporter
+from pipeline.workers.work import Member
 
 ADAPTER = "adapter"
 ADAPTER_RESULT = "finetuning.json"

@@ -11,8 +11,9 @@ from pipeline.prepare import CORPUS
 from pipeline.stages import StageContext
 from pipeline.storage.site import StageFolders
 from pipeline.workers.cluster import ComputeConfig
-from pipeline.workers.launch import Member, run_in_one_worker
+from pipeline.workers.launch import run_in_one_worker
 from pipeline.workers.progress_board import Reporter
+from pipeline.workers.work import Member
 
 
 def neighbours_on_cluster(

@@ -57,7 +57,7 @@ class Attempts:
 
 
 def encode_or_refuse(
-    encode: Vectors, texts: Sequence[str], width: int, attempts: Attempts
+    encode: Vectors, texts: Sequence[str], width: int, attempts: Attempts | None
 ) -> tuple[np.ndarray, list[str | None]]:
     """Encode a batch; texts that cannot be get a reason instead.
 
@@ -65,19 +65,24 @@ def encode_or_refuse(
         encode: n texts -> float32 [n, width].
         texts: n distinct texts.
         width: of a vector.
-        attempts: shared by all workers.
+        attempts: shared by all workers; None where nothing outlives this process.
 
     Returns:
         float32 [n, width], zeros where there is a reason; the reasons [n].
     """
+    answers = _halving(encode, texts) if attempts is None else _noted(encode, texts, attempts)
+    vectors = [np.zeros(width, np.float32) if isinstance(a, str) else a for a in answers]
+    return np.stack(vectors), [a if isinstance(a, str) else None for a in answers]
+
+
+def _noted(encode: Vectors, texts: Sequence[str], attempts: Attempts) -> list[Any]:
     name = f"batch {sha256_of_json(list(texts))}"
     if attempts.begin(name):  # the worker before died in this batch: one text at a time
         answers = [_alone(encode, text, attempts) for text in texts]
     else:
         answers = _halving(encode, texts)
     attempts.end(name)
-    vectors = [np.zeros(width, np.float32) if isinstance(a, str) else a for a in answers]
-    return np.stack(vectors), [a if isinstance(a, str) else None for a in answers]
+    return answers
 
 
 def _alone(encode: Vectors, text: str, attempts: Attempts) -> np.ndarray | str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import ray
 
@@ -26,47 +29,93 @@ class Report(NamedTuple):
     info: str
 
 
-@ray.remote(num_cpus=0)
+@dataclass
+class _Post:
+    """What is known of one piece of work.
+
+    Attributes:
+        latest: how far it is.
+        figures: for the trackers, since the last reading.
+        complaint: the sentence that a worker left for the user.
+        facts: what rank 0 found out; None while the work goes on.
+    """
+
+    latest: Report | None = None
+    figures: list[Figures] = field(default_factory=list)
+    complaint: str = ""
+    facts: dict[str, Any] | None = None
+
+
 class _Board:
+    """Posts by ticket: one actor serves a whole run, since each is a process to start."""
+
     def __init__(self) -> None:
-        self._latest: Report | None = None
-        self._figures: list[Figures] = []
-        self._complaint = ""
-        self._facts: dict[str, Any] = {}
+        self._posts: dict[str, _Post] = defaultdict(_Post)
+        self._over: set[str] = set()
 
-    def write(self, report: Report, figures: list[Figures]) -> None:
-        self._latest = report
-        self._figures.extend(figures)
+    def write(self, ticket: str, report: Report, figures: list[Figures]) -> None:
+        if ticket not in self._over:
+            self._posts[ticket].latest = report
+            self._posts[ticket].figures.extend(figures)
 
-    def read(self) -> tuple[Report | None, list[Figures]]:
+    def read(self, ticket: str) -> tuple[Report | None, list[Figures]]:
         """The latest report, and all figures since the last reading."""
-        figures, self._figures = self._figures, []
-        return self._latest, figures
+        post = self._posts[ticket]
+        figures, post.figures = post.figures, []
+        return post.latest, figures
 
     def settle(self) -> None:
         """Nothing: calls of one worker are done in order, so those before it are done too."""
 
-    def complain(self, sentence: str) -> None:
-        self._complaint = self._complaint or sentence
+    def complain(self, ticket: str, sentence: str) -> None:
+        post = self._posts[ticket]
+        post.complaint = post.complaint or sentence
 
-    def complaint(self) -> str:
-        return self._complaint
+    def complaint(self, ticket: str) -> str:
+        return self._posts[ticket].complaint
 
-    def keep(self, facts: dict[str, Any]) -> None:
-        self._facts = facts
+    def keep(self, ticket: str, facts: dict[str, Any]) -> None:
+        self._posts[ticket].facts = facts
 
-    def facts(self) -> dict[str, Any]:
-        return self._facts
+    def facts(self, ticket: str) -> dict[str, Any] | None:
+        return {} if ticket in self._over else self._posts[ticket].facts
+
+    def remove(self, ticket: str) -> None:
+        self._over.add(ticket)
+        self._posts.pop(ticket, None)
 
 
-class Reporter:
-    """What a worker is given: call it as often as you like, it writes twice a second at most.
+_boards: dict[str, Any] = {}
+_boards_lock = threading.Lock()
+
+
+def _board_of_this_job() -> Any:
+    job: str = ray.get_runtime_context().get_job_id()
+    with _boards_lock:
+        if job not in _boards:
+            _boards.clear()
+            options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+            _boards[job] = ray.remote(**options)(_Board).remote()
+        return _boards[job]
+
+
+class Reporter(Protocol):
+    """What a worker is given, to say how far the work is."""
+
+    def __call__(
+        self, done: float, total: float, unit: str, info: str = "", figures: Figures | None = None
+    ) -> None:
+        """Say it as often as you like: it never waits and never fails the work."""
+
+
+class BoardReporter:
+    """Tells the driver's board: call it as often as you like, it writes twice a second at most.
 
     Figures for the trackers wait for the next writing; none is left out.
     """
 
-    def __init__(self, board: Any) -> None:
-        self._board = board
+    def __init__(self, board: Any, ticket: str) -> None:
+        self._board, self._ticket = board, ticket
         self._last = 0.0
         self._report: Report | None = None
         self._figures: list[Figures] = []
@@ -89,49 +138,49 @@ class Reporter:
 
     def _write(self) -> None:
         self._last = time.monotonic()
-        self._board.write.remote(self._report, self._figures)
+        self._board.write.remote(self._ticket, self._report, self._figures)
         self._figures = []
 
     def complain(self, sentence: str) -> None:
         """Leave the sentence that the user is to read; the first one counts."""
-        ray.get(self._board.complain.remote(sentence))
+        ray.get(self._board.complain.remote(self._ticket, sentence))
 
     def complaint(self) -> str:
         """The sentence that a worker left, or "" if none did."""
-        sentence: str = ray.get(self._board.complaint.remote())
+        sentence: str = ray.get(self._board.complaint.remote(self._ticket))
         return sentence
 
     def keep(self, facts: dict[str, Any]) -> None:
         """Leave what rank 0 found out, for the driver."""
-        ray.get(self._board.keep.remote(facts))
+        ray.get(self._board.keep.remote(self._ticket, facts))
 
-    def facts(self) -> dict[str, Any]:
-        """What rank 0 left."""
-        facts: dict[str, Any] = ray.get(self._board.facts.remote())
+    def facts(self) -> dict[str, Any] | None:
+        """What rank 0 left; None before it is done."""
+        facts: dict[str, Any] | None = ray.get(self._board.facts.remote(self._ticket))
         return facts
 
 
 @contextmanager
-def reporter_to(progress: StageProgress) -> Iterator[Reporter]:
+def reporter_to(progress: StageProgress) -> Iterator[BoardReporter]:
     """A reporter for workers, whose reports show up in `progress` while the block runs."""
-    board = _Board.remote()  # type: ignore[attr-defined]
+    board, ticket = _board_of_this_job(), uuid.uuid4().hex
     stop = threading.Event()
-    thread = threading.Thread(target=_follow, args=(board, progress, stop), daemon=True)
+    thread = threading.Thread(target=_follow, args=(board, ticket, progress, stop), daemon=True)
     thread.start()
     try:
-        yield Reporter(board)
+        yield BoardReporter(board, ticket)
     finally:
         stop.set()
         thread.join(timeout=5)
-        ray.kill(board)
+        board.remove.remote(ticket)
 
 
-def _follow(board: Any, progress: StageProgress, stop: threading.Event) -> None:
+def _follow(board: Any, ticket: str, progress: StageProgress, stop: threading.Event) -> None:
     shown: Report | None = None
     over = False
     while not over:
         over = stop.wait(_READ_EVERY_SECONDS)  # and once more after the end
-        latest, figures = ray.get(board.read.remote())
+        latest, figures = ray.get(board.read.remote(ticket))
         for measured in figures:
             progress.log(measured)
         if latest is not None and latest != shown:

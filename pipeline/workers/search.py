@@ -22,7 +22,8 @@ from pipeline.search_space import TrialPlan
 from pipeline.search_trial import METRIC, TrialFolder, TrialRecord, run_trial
 from pipeline.user_model_task import TaskFolders
 from pipeline.workers.cluster import ComputeConfig
-from pipeline.workers.launch import prepare_process
+from pipeline.workers.group import dismiss_group
+from pipeline.workers.work import prepare_process
 
 # Ray Tune reads these in the driver. Each result of a trial is a rung, which ASHA must see at once.
 _TUNE_DEFAULTS = {
@@ -86,6 +87,11 @@ def run_search(
     A trial whose worker dies is started again and goes on from its checkpoints, `max_failures`
     times at most; then it has failed, and the search goes on.
     """
+    if compute.in_process:
+        raise ValueError(
+            "compute.in_process: a search runs its trials under Ray Tune; take it away"
+        )
+    dismiss_group()
     records = search.records()
     waiting = [record.number for record in records if record.status == "running"]
     if waiting:

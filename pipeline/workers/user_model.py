@@ -13,8 +13,9 @@ from pipeline.task_data import TaskData
 from pipeline.user_model_task import TaskFolders, UserModelTask
 from pipeline.user_models import WEIGHTS, rank_with_user_model, train_user_model
 from pipeline.workers.cluster import ComputeConfig
-from pipeline.workers.launch import Member, run_in_group, run_in_one_worker
+from pipeline.workers.launch import run_in_group, run_in_one_worker
 from pipeline.workers.progress_board import Reporter
+from pipeline.workers.work import Member
 from user_model import Workers
 
 
@@ -22,7 +23,7 @@ def train_on_cluster(
     task: UserModelTask, compute: ComputeConfig, context: StageContext
 ) -> dict[str, Any]:
     """Train a task's model: over all workers if it is joint, else in one; returns its facts."""
-    run = run_in_group if task.domain is None and compute.workers > 1 else run_in_one_worker
+    run = run_in_group if task.domain is None else run_in_one_worker
     return run(_train, {"task": task}, compute, context.progress, context.on_workers)
 
 
