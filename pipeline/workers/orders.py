@@ -24,7 +24,7 @@ class Order(NamedTuple):
 class Look(NamedTuple):
     """What a worker sees: the number of the last order, the order while it is open, the end.
 
-    The order is a reference in a tuple, which Ray hands on as it is: no work is imported to keep it.
+    The order is a reference in a tuple, which Ray hands on as it is: to keep it imports no work.
     """
 
     number: int
