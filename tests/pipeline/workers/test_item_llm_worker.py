@@ -11,7 +11,7 @@ from pipeline.progress import Progress
 from pipeline.stages import StageContext
 from pipeline.storage.site import StageFolders
 from pipeline.workers.item_llm import _finetune
-from pipeline.workers.launch import Member
+from pipeline.workers.work import Member
 
 SHOP = {"format": "simulated", "population": 200, "items": 40, "mean_history": 6}
 
