@@ -27,23 +27,24 @@ def in_processes(size, arrays, folder):
     return [json.loads(output.read_text()) for output in outputs]
 
 
-def test_two_workers_learn_what_one_learns(circles, domain_starts, tmp_path):
+@pytest.mark.parametrize("size", [2, 4])
+def test_several_workers_learn_what_one_learns(size, circles, domain_starts, tmp_path):
     arrays = {
         "offsets": circles.offsets, "items": circles.items, "domain_starts": domain_starts,
     }  # fmt: skip
-    both = in_processes(2, arrays, tmp_path)
+    group = in_processes(size, arrays, tmp_path)
     # The last one learns from last targets alone: few a step, and Adam's division makes more of
     # the rounding of sums that are made in another order.
     bounds = {"hydra": 1e-5, "sasrec": 1e-5, "hydra_time": 5e-5}
     for name in bounds:
         alone = runpy.run_path(str(SCRIPT))["learn"](name, Workers(), arrays)
         expected = np.array(alone["weights"])
-        for worker in both:
+        for worker in group:
             assert worker[name]["losses"] == pytest.approx(alone["losses"], abs=bounds[name])
             error = np.array(worker[name]["weights"]) - expected
             assert np.sqrt((error**2).mean() / (expected**2).mean()) < 1e-4
             assert worker[name]["validations"] == [1.0] * 3
-        assert both[0][name]["weights"] == both[1][name]["weights"]
+            assert worker[name]["weights"] == group[0][name]["weights"]
         assert alone["losses"][-1] < alone["losses"][0] - 0.1
 
 
