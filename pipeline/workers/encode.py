@@ -134,20 +134,18 @@ def _encoded(ordered: list[str], load: Load, compute: ComputeConfig) -> Iterator
     dismiss_group()  # Ray Data wants all workers, and some for tasks of its own
     ray.data.DataContext.get_current().enable_progress_bars = False
     actors = min(compute.workers, len(ordered))
-    blocks = max(actors, -(-len(ordered) // _BATCH_TEXTS))
+    size = min(_BATCH_TEXTS, -(-len(ordered) // actors))
+    # Blocks, and no table to be split: that would be a task, for which the actors may leave no CPU.
+    blocks = [_table(ordered[start : start + size]) for start in range(0, len(ordered), size)]
     attempts = Attempts()
-    dataset = (
-        ray.data.from_arrow(_table(ordered))
-        .repartition(blocks)
-        .map_batches(
-            _EncodingActor,
-            fn_constructor_args=(load, compute.cpus_per_worker, attempts),
-            batch_size=_BATCH_TEXTS,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=actors),
-            num_cpus=compute.cpus_per_worker,
-            num_gpus=compute.gpus_per_worker or None,
-        )
+    dataset = ray.data.from_arrow(blocks).map_batches(
+        _EncodingActor,
+        fn_constructor_args=(load, compute.cpus_per_worker, attempts),
+        batch_size=_BATCH_TEXTS,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        num_cpus=compute.cpus_per_worker,
+        num_gpus=compute.gpus_per_worker or None,
     )
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")

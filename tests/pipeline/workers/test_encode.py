@@ -54,12 +54,21 @@ def stage_progress():
         yield progress
 
 
-def encoded(texts, load, progress):
+def encoded(texts, load, progress, compute=COMPUTE):
     good, refused = {}, {}
-    for batch in encode_on_cluster(texts, load, COMPUTE, progress):
+    for batch in encode_on_cluster(texts, load, compute, progress):
         good.update(zip(batch.texts, batch.vectors, strict=True))
         refused.update(batch.refused)
     return good, refused
+
+
+@pytest.mark.timeout(180)
+def test_encoders_may_take_every_slot_that_ray_has(stage_progress):
+    every = ComputeConfig(workers=int(ray.cluster_resources()["CPU"]))
+    texts = [f"toy {n}" for n in range(600)]
+    good, refused = encoded(texts, Fragile, stage_progress, every)
+    assert sorted(good) == sorted(texts)
+    assert not refused
 
 
 def test_poison_is_found_and_all_others_are_encoded(stage_progress):
