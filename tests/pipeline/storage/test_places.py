@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
@@ -10,7 +11,7 @@ from pipeline.paths import project_root
 from pipeline.plan import make_plan
 from pipeline.plan_text import plan_text
 from pipeline.progress import Progress
-from pipeline.run import RunFolder, prepared
+from pipeline.run import RunFolder, execute, prepared
 from pipeline.storage.bucket import Bucket
 from pipeline.storage.mirror import mirror_of
 from pipeline.storage.results_copy import put_results
@@ -41,6 +42,22 @@ def test_a_plan_reads_another_machines_store_and_writes_nothing(bucket, tmp_path
     assert plan.sources[0].counts["items"] == 30
     assert not (tmp_path / "b").exists()
     assert Bucket(bucket).sizes("") == there
+
+
+def test_a_whole_run_leaves_its_results_at_the_address(bucket, tmp_path, monkeypatch):
+    # No Ray: all stages of this run are the driver's own.
+    monkeypatch.setattr("pipeline.run.connected", lambda compute: nullcontext())
+    results = {}
+    for machine in ("a", "b"):
+        monkeypatch.setenv("HYDRAREC_CACHE", str(tmp_path / machine))
+        outcome = execute(config_of(bucket), f"{bucket}/results/{machine}", Progress())
+        results[machine] = {stage.status for stage in outcome.stages.values()}
+        assert outcome.folder.report == f"{bucket}/results/{machine}/report.html"
+    assert results == {"a": {"ran"}, "b": {"reused"}}
+    there = Bucket(f"{bucket}/results")
+    names = {"metrics.json", "run.json", "curves.json", "data.json", "examples.json"}
+    assert {f"a/{n}" for n in names | {"report.html", "tracking.jsonl"}} <= set(there.sizes("a/"))
+    assert there.read("a/metrics.json").data == there.read("b/metrics.json").data
 
 
 def test_results_keep_their_names_and_their_sign_goes_last(bucket, tmp_path):
