@@ -6,7 +6,8 @@ in it by popularity; a draw of something bought before is thrown away, which lea
 the others. Where that happens too often, one draw looks at every item.
 
 Legend: B people, C clusters, I items (sorted by cluster, the cold ones of each last), V values,
-F and K pairs of values: of the first two attributes, and of the last two.
+F and K pairs of values: of the first two attributes, and of the last two; L lanes; N runs
+of RUN clusters, C' = N * RUN: C and zeros that make whole runs.
 """
 
 # The types of compiled functions are inferred by numba from what they are called with.
@@ -20,6 +21,8 @@ import numpy as np
 
 from user_model.ops.kernel_cache import kernel
 
+from pipeline.sources.lane_kernels import LANES, RUN, add_run
+
 _TRIES = 64
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -29,18 +32,18 @@ _M2 = np.uint64(0x94D049BB133111EB)
 class Law(NamedTuple):
     """A shop as the kernels see it."""
 
-    front_pairs: Any  # int64 [F, 2]
-    back_pairs: Any  # int64 [K, 2]
-    front: Any  # int64 [C], which front pair a cluster has
-    back: Any  # int64 [C]
+    front_pairs: Any  # uint8 [F, 2]
+    back_pairs: Any  # uint8 [K, 2]
+    front: Any  # int64 [C'], which front pair a cluster has
+    back: Any  # int64 [C']
     next: Any  # float64 [V, V]
-    item_values: Any  # int64 [I, 4], by item number
+    item_values: Any  # uint8 [I, 4], by item number
     items: Any  # int64 [I], item numbers in the kernels' order
     mass: Any  # float64 [2, I + 1], popularity on the first and last day, summed up to each place
     start: Any  # int64 [C], a cluster's first place
     warm_end: Any  # int64 [C], behind its last item that is not cold
     end: Any  # int64 [C], behind its last item
-    cluster_mass: Any  # float64 [2, 2, C]: without and with cold items, on first and last day
+    cluster_mass: Any  # float64 [2, 2, C']: without and with cold items, on first and last day
     drift: float
     first_day: float
     last_day: float
@@ -101,12 +104,33 @@ def _weigh_pairs(taste, previous, law, wish, front, back):
 
 @kernel
 def _sum_clusters(sums, front, back, moved, mass, law):
-    """Write the running sums of all clusters' weights to sums [C]; mass is [2, C]."""
-    total = 0.0
-    for c in range(len(sums)):
+    """Write the summed weights of all clusters up to the end of each run to sums [1 + N, L].
+
+    The sums within a run are not kept: they would leave the cache nearest to the processor. mass
+    is float64 [2, C'].
+    """
+    rest, at = 1 - moved, sums.ctypes.data
+    shares, odds = (rest.ctypes.data, moved.ctypes.data), (front.ctypes.data, back.ctypes.data)
+    sums[0] = 0
+    for n in range(len(sums) - 1):
+        there = 8 * RUN * n
+        masses = (mass[0].ctypes.data + there, mass[1].ctypes.data + there)
+        places = (law.front.ctypes.data + there, law.back.ctypes.data + there)
+        row = at + 8 * LANES * n
+        add_run(row, row + 8 * LANES, masses, shares, odds, places)
+
+
+@njit(cache=True, nogil=True)
+def _cluster_of(target, sums, front, back, moved, mass, law):
+    """The first cluster whose running sum is above the target, by the sums of runs [1 + N]."""
+    n = _place_of(sums[1:], target, 0, len(sums) - 1)
+    total, last = sums[n], min((n + 1) * RUN, len(law.start)) - 1
+    for c in range(n * RUN, last):
         popularity = (1 - moved) * mass[0, c] + moved * mass[1, c]
         total += popularity * front[law.front[c]] * back[law.back[c]]
-        sums[c] = total
+        if total > target:
+            return c
+    return last
 
 
 @kernel
@@ -135,11 +159,12 @@ def _draw_among_all(bought, front, back, moved, ends, law, state):
 
 @kernel
 def _draw(bought, front, back, moved, is_warm, law, state, sums):
+    """One draw of one lane; sums of runs [1 + N]."""
     ends = law.warm_end if is_warm else law.end
     mass = law.cluster_mass[0 if is_warm else 1]
-    _sum_clusters(sums, front, back, moved, mass, law)
     for _ in range(_TRIES):
-        c = _place_of(sums, _uniform(state) * sums[-1], 0, len(sums))
+        target = _uniform(state) * sums[-1]
+        c = _cluster_of(target, sums, front, back, moved, mass, law)
         item = _draw_in_cluster(c, moved, ends, mass, law, state)
         if not bought[item]:
             return item
@@ -150,24 +175,51 @@ def _draw(bought, front, back, moved, is_warm, law, state, sums):
 def draw_purchases(taste, begin, end, seeds, offsets, law, items, times):
     """Fill items and times, int64 [E]: person b's stand at offsets[b] .. offsets[b + 1] - 1.
 
+    L people buy side by side, each in a lane and by a stream of their own, so who is beside whom
+    changes nothing; who is done makes room for the next. Everybody buys something.
+
     Args:
         taste: float64 [B, V]; begin, end: float64 [B]; seeds: uint64 [B]; offsets: int64 [B + 1].
     """
-    bought = np.zeros(len(law.items), dtype=np.bool_)
-    sums, wish = np.empty(len(law.start)), np.empty(taste.shape[1])
-    front, back = np.empty(len(law.front_pairs)), np.empty(len(law.back_pairs))
-    state = np.zeros(1, dtype=np.uint64)
-    for b in range(len(seeds)):
-        state[0] = seeds[b]
-        own = slice(offsets[b], offsets[b + 1])
-        _draw_times(times[own], begin[b], end[b], law, state)
-        previous = np.int64(-1)
-        for at in range(offsets[b], offsets[b + 1]):
-            moved = law.drift * (times[at] - law.first_day) / (law.last_day - law.first_day)
-            is_warm = times[at] < law.cold_from
-            _weigh_pairs(taste[b], previous, law, wish, front, back)
-            previous = _draw(bought, front, back, moved, is_warm, law, state, sums)
-            items[at] = previous
-            bought[previous] = True
-        for at in range(offsets[b], offsets[b + 1]):
-            bought[items[at]] = False
+    bought = np.zeros((LANES, len(law.items)), dtype=np.bool_)
+    sums = np.empty((2, 1 + len(law.front) // RUN, LANES))
+    wish = np.empty(taste.shape[1])
+    front = np.zeros((len(law.front_pairs), LANES))
+    back = np.zeros((len(law.back_pairs), LANES))
+    state = np.zeros((LANES, 1), dtype=np.uint64)
+    moved, cold = np.zeros(LANES), np.zeros(LANES, dtype=np.int64)
+    person, at = np.full(LANES, -1), np.zeros(LANES, dtype=np.int64)
+    following = buying = 0
+    while following < len(seeds) or buying:
+        for lane in range(LANES):
+            if person[lane] < 0 and following < len(seeds):
+                person[lane], at[lane] = following, offsets[following]
+                state[lane, 0] = seeds[following]
+                own = times[offsets[following] : offsets[following + 1]]
+                _draw_times(own, begin[following], end[following], law, state[lane])
+                following, buying = following + 1, buying + 1
+            if person[lane] >= 0:
+                time = times[at[lane]]
+                moved[lane] = law.drift * (time - law.first_day) / (law.last_day - law.first_day)
+                cold[lane] = 0 if time < law.cold_from else 1
+                is_later = at[lane] > offsets[person[lane]]
+                previous = items[at[lane] - 1] if is_later else np.int64(-1)
+                wishes = taste[person[lane]]
+                _weigh_pairs(wishes, previous, law, wish, front[:, lane], back[:, lane])
+        for kind in range(2):
+            if ((cold == kind) & (person >= 0)).any():
+                mass = law.cluster_mass[kind]
+                _sum_clusters(sums[kind], front, back, moved, mass, law)
+        for lane in range(LANES):
+            if person[lane] >= 0:
+                item = _draw(
+                    bought[lane], front[:, lane], back[:, lane], moved[lane], cold[lane] == 0, law,
+                    state[lane], sums[cold[lane], :, lane],
+                )  # fmt: skip
+                items[at[lane]] = item
+                bought[lane, item] = True
+                at[lane] += 1
+                if at[lane] == offsets[person[lane] + 1]:
+                    for place in range(offsets[person[lane]], at[lane]):
+                        bought[lane, items[place]] = False
+                    person[lane], buying = -1, buying - 1

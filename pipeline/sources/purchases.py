@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.sources.draws import Ints, bits, key
+from pipeline.sources.lane_kernels import RUN
 from pipeline.sources.people import Buyers, activity, buyers, lengths
 from pipeline.sources.purchase_kernels import Law, draw_purchases
 from pipeline.sources.shop import FIRST_DAY, LAST_DAY, NOTHING_BEFORE, Shop
@@ -86,14 +89,16 @@ def _law(shop: Shop) -> Law:
     start = np.flatnonzero(is_first)
     end = np.append(start[1:], len(order))
     warm_end = end - np.add.reduceat(cold.astype(np.int64), start)
-    mass = np.concatenate([np.zeros((2, 1)), shop.popularity[:, order].cumsum(axis=1)], axis=1)
+    mass = np.zeros((2, len(order) + 1))
+    for sums, popularity in zip(mass[:, 1:], shop.popularity, strict=True):
+        np.cumsum(popularity[order], out=sums)
     front_pairs, front = np.unique(values[start, :2], axis=0, return_inverse=True)
     back_pairs, back = np.unique(values[start, 2:], axis=0, return_inverse=True)
     return Law(
         front_pairs=front_pairs,
         back_pairs=back_pairs,
-        front=front,
-        back=back,
+        front=_whole_runs(front),
+        back=_whole_runs(back),
         next=shop.next,
         item_values=shop.values,
         items=order,
@@ -101,9 +106,17 @@ def _law(shop: Shop) -> Law:
         start=start,
         warm_end=warm_end,
         end=end,
-        cluster_mass=np.stack([mass[:, stop] - mass[:, start] for stop in (warm_end, end)]),
+        cluster_mass=_whole_runs(
+            np.stack([mass[:, stop] - mass[:, start] for stop in (warm_end, end)])
+        ),
         drift=float(shop.config.drift),
         first_day=float(FIRST_DAY),
         last_day=float(LAST_DAY),
         cold_from=float(shop.cold_from),
     )
+
+
+def _whole_runs(clusters: NDArray[Any]) -> NDArray[Any]:
+    """The same with zeros at the end of the last axis: clusters of no mass, never drawn."""
+    more = -clusters.shape[-1] % RUN
+    return np.pad(clusters, [(0, 0)] * (clusters.ndim - 1) + [(0, more)])

@@ -37,14 +37,14 @@ NOTHING_BEFORE = -1
 class Shop:
     """One shop's truth; `make_shop` draws it.
 
-    values: int64 [I, 4], the item's value of each attribute, as an index below V.
+    values: uint8 [I, 4], the item's value of each attribute, as an index below V.
     popularity: [2, I], on the first and on the last day.
     cold: bool [I], items that are sold from `cold_from` on.
     next: [V, V], log-odds that a value of the last item (row) gives to a value of the next.
     """
 
     config: SimulatedConfig
-    values: Ints
+    values: NDArray[np.uint8]
     popularity: Floats
     cold: NDArray[np.bool_]
     next: Floats
@@ -91,15 +91,18 @@ class Shop:
 
 def make_shop(config: SimulatedConfig) -> Shop:
     """Draw a shop's parameters; what is shared of them is the marketplace's."""
-    ranks_2I = [
-        stream(config.seed, config.catalogue, "popularity", day).permutation(config.items)
-        for day in ("first", "last")
-    ]
+    popularity_2I = np.empty((2, config.items))
+    for day, weights_I in zip(("first", "last"), popularity_2I, strict=True):
+        weights_I[:] = stream(config.seed, config.catalogue, "popularity", day).permutation(
+            config.items
+        )
+        weights_I += 1.0
+        np.power(weights_I, -config.zipf, out=weights_I)
     places = stream(config.seed, config.catalogue, "cold").permutation(config.items)
     return Shop(
         config=config,
         values=item_values(config),
-        popularity=(1.0 + np.stack(ranks_2I).astype(np.float64)) ** -config.zipf,
+        popularity=popularity_2I,
         cold=places < config.n_cold,
         next=config.sequence * successors(config),
     )

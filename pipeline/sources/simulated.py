@@ -52,7 +52,7 @@ class SimulatedConfig(SourceOptions):
         "marketplace's: their words, who likes them, what follows them; the rest are drawn anew "
         "for this shop, and at 0 nothing learned in another shop holds here"
     )  # fmt: skip
-    items: int = Field(300, ge=20, le=1_000_000, description="items on sale in this shop")
+    items: int = Field(300, ge=20, le=10_000_000, description="items on sale in this shop")
     mean_history: float = Field(
         10.0, ge=5, le=10_000, description="mean number of purchases of a person in this shop"
     )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.sources.draws import Ints, bits, key, uniform
 from pipeline.sources.values import value_words
@@ -27,12 +28,12 @@ _FORMS = (
 _WORDS, _MAKER, _FORM, _EMPTY, _SHUFFLED, _ORDER, _DROPPED = range(7)
 
 
-def titles(config: SimulatedConfig, values: Ints, first: int, last: int) -> list[str]:
+def titles(config: SimulatedConfig, values: NDArray[np.uint8], first: int, last: int) -> list[str]:
     """The titles of the items first .. last - 1: one of each value's words, a maker, a number.
 
     Args:
         config: the shop, with the quality of its texts.
-        values: int64 [all items, 4], from `item_values`.
+        values: uint8 [all items, 4], from `item_values`.
         first: the first item.
         last: the item after the last.
     """

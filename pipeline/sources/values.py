@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.sources.draws import Floats, Ints, key, stream, uniform
+from pipeline.sources.draws import Floats, key, stream, uniform
 from pipeline.sources.vocabulary import AUDIENCES, KINDS, STYLES, THEMES, Words, words_of_values
 
 if TYPE_CHECKING:
@@ -55,12 +55,13 @@ def _law(seed: int, owner: str) -> Floats:
     return next_VV
 
 
-def item_values(config: SimulatedConfig) -> Ints:
-    """The value that each item has of each attribute, int64 [I, 4]."""
+def item_values(config: SimulatedConfig) -> NDArray[np.uint8]:
+    """The value that each item has of each attribute, uint8 [I, 4]."""
     own = stream(config.seed, config.catalogue, "items")
-    columns = [start + own.integers(size, size=config.items)
-               for start, size in zip(FIRST_VALUES, SIZES, strict=True)]  # fmt: skip
-    return np.stack(columns, axis=1)
+    values_I4 = np.empty((config.items, len(SIZES)), dtype=np.uint8)
+    for attribute, (start, size) in enumerate(zip(FIRST_VALUES, SIZES, strict=True)):
+        values_I4[:, attribute] = start + own.integers(size, size=config.items)
+    return values_I4
 
 
 def value_words(config: SimulatedConfig) -> tuple[Words, ...]:
