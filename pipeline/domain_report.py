@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,43 @@ class TextCounts:
     repeated: int
 
 
+@dataclass(frozen=True)
+class LengthCounts:
+    """How many users have histories of each length; few numbers, however many users.
+
+    lengths: int64 [n], the lengths that there are, increasing.
+    counts: int64 [n], users of each.
+    """
+
+    lengths: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, some: Iterable[NDArray[np.int64]]) -> LengthCounts:
+        """Count the lengths of some users after another."""
+        total: Counter[int] = Counter()
+        for lengths in some:
+            values, counts = np.unique(lengths, return_counts=True)
+            total.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        found = np.array(sorted(total.items()), dtype=np.int64).reshape(-1, 2)
+        return cls(found[:, 0], found[:, 1])
+
+    @property
+    def users(self) -> int:
+        """All of them."""
+        return int(self.counts.sum())
+
+    def median(self) -> float:
+        """Of the lengths of all users; between two of them, their mean.
+
+        >>> LengthCounts.of([np.array([5, 9]), np.array([6, 5])]).median()
+        5.5
+        """
+        middle = np.array([(self.users - 1) // 2, self.users // 2])
+        places = np.searchsorted(self.counts.cumsum(), middle, side="right")
+        return float(self.lengths[places].mean())
+
+
 def domain_report(
     source: str,
     order: Order,
@@ -58,7 +96,7 @@ def domain_report(
     rows_read: int,
     rejected: Mapping[str, int],
     steps: StepCounts,
-    lengths: NDArray[np.integer],
+    lengths: LengthCounts,
     n_items: int,
     texts: TextCounts,
 ) -> DomainReport:
@@ -70,7 +108,7 @@ def domain_report(
         rows_read: good and bad.
         rejected: bad rows by reason.
         steps: of cleaning.
-        lengths: interactions of each user left, one at least.
+        lengths: of the users left, one at least.
         n_items: items left.
         texts: of the items.
     """
@@ -85,13 +123,13 @@ def domain_report(
         removed_by_length=steps.distinct - steps.fitting,
         removed_by_kcore=steps.fitting - steps.left,
         kcore_rounds=steps.kcore_rounds,
-        users=len(lengths),
+        users=lengths.users,
         items=n_items,
         interactions=steps.left,
-        mean_history=float(lengths.mean()),
-        median_history=float(np.median(lengths)),
-        shortest_history=int(lengths.min()),
-        longest_history=int(lengths.max()),
+        mean_history=steps.left / lengths.users,
+        median_history=lengths.median(),
+        shortest_history=int(lengths.lengths[0]),
+        longest_history=int(lengths.lengths[-1]),
         empty_texts=texts.empty,
         html_texts=texts.html,
         cut_texts=texts.cut,

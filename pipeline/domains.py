@@ -20,7 +20,13 @@ from pipeline.cleaning import (
     clean_events,
 )
 from pipeline.coding import Coding
-from pipeline.domain_report import DomainReport, TextCounts, domain_report, why_empty
+from pipeline.domain_report import (
+    DomainReport,
+    LengthCounts,
+    TextCounts,
+    domain_report,
+    why_empty,
+)
 from pipeline.finished_shards import Finish
 from pipeline.item_texts import write_texts
 from pipeline.quarantine import Quarantine
@@ -167,11 +173,9 @@ def clean_domain(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     items = Coding()
-    with (
-        Quarantine(quarantine_dir, config.name, config.cleaning.max_bad_rows) as quarantine,
-        Spill(folder / "events", "user_id", working_bytes) as events,
-        Spill(folder / "raw_items", "item_id", working_bytes) as raw_items,
-    ):
+    events = Spill(folder / "events", "user_id", working_bytes)
+    raw_items = Spill(folder / "raw_items", "item_id", working_bytes)
+    with Quarantine(quarantine_dir, config.name, config.cleaning.max_bad_rows) as quarantine:
         for rows in gathered(_taken(raw.interactions, quarantine, tell), working_bytes):
             code = pl.Series("item", items.codes(rows["item_id"]))
             events.add(rows.select("user_id", code, "timestamp"))
@@ -184,6 +188,7 @@ def clean_domain(
         refused = quarantine.counts()
         raise ValueError(why_empty(config.name, described, config.cleaning, clean.steps, refused))
     item_ids, place = _left(items, clean)
+    del items  # as large as the ids, which stay
     StringTable.of(item_ids).save(folder / _ITEM_IDS)
     tell("texts")
     most_chars = config.cleaning.max_text_chars
@@ -228,7 +233,7 @@ def _report(
         rows_read=quarantine.rows_read,
         rejected=quarantine.counts(),
         steps=steps,
-        lengths=np.concatenate([shard.column("lengths") for shard in shards]),
+        lengths=LengthCounts.of(shard.column("lengths") for shard in shards),
         n_items=n_items,
         texts=texts,
     )

@@ -59,21 +59,20 @@ def write_texts(
 
     Args:
         raw: item_id String, text String (raw, may be null); may lack items and may repeat some.
-        item_ids: those wanted, each once.
+        item_ids: those wanted, each once, sorted.
         max_chars: where texts are cut.
         path: of the table; files with its name and `.N.part` are made beside it and removed.
         most: bytes of texts to hold at a time, about.
     """
-    wanted = pl.DataFrame(
-        {"item_id": item_ids, "place": np.arange(len(item_ids), dtype=np.int32)},
-    )
     repeated = without_events = html = cut = 0
     parts: list[_TextPart] = []
     for rows in raw.partitions():
         repeated += rows.height - rows["item_id"].n_unique()
-        unwanted = rows.join(wanted, on="item_id", how="anti")
-        without_events += unwanted["item_id"].n_unique()
-        best = best_texts(rows.join(wanted, on="item_id"), "place", max_chars).sort("place")
+        rows = rows.sort("item_id")
+        places = _places(item_ids, rows["item_id"])
+        without_events += rows.filter(places.is_null())["item_id"].n_unique()
+        wanted = rows.with_columns(places).filter(places.is_not_null())
+        best = best_texts(wanted, "place", max_chars).sort("place")
         html += int(best["html"].sum())
         cut += int(best["cut"].sum())
         parts.append(_TextPart.write(path.with_suffix(f".{len(parts)}.part"), best))
@@ -85,6 +84,16 @@ def write_texts(
     for part in parts:
         part.path.unlink()
     return TextCounts(empty, html, cut, without_events, repeated)
+
+
+def _places(item_ids: pl.Series, wanted: pl.Series) -> pl.Series:
+    """Where ids stand among the sorted item_ids, Int32 `place` [n]; null if they do not.
+
+    By bisection: a join would make a table of all item_ids for each partition.
+    """
+    at = item_ids.search_sorted(wanted).cast(pl.Int32)
+    found = item_ids[at.clip(upper_bound=len(item_ids) - 1)] == wanted
+    return at.set(~found, None).alias("place")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ def k_core(
     while True:
         counts = np.zeros(n_items, dtype=np.int64)
         for shard in shards:
-            counts += np.bincount(_round(shard, enough, user_events), minlength=n_items)
+            # Not a bincount a shard: that would write all items' counts once for each shard.
+            np.add.at(counts, _round(shard, enough, user_events), 1)
         enough = counts >= item_events
         counts[~enough] = 0
         if (now := int(counts.sum())) == left:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ import pyarrow as pa
 
 # What is worked on at a time. Our choice [D]: the peak of preparing is a few times as much.
 WORKING_BYTES = 32 << 20
-_FILES = 64
+_FILES = 256
+_SMALLER_FILES = 64  # that a file which is too large is dealt out to: enough for terabytes
 _FIXED_BYTES = 16  # of a row, whatever its strings are
 
 
@@ -55,29 +55,16 @@ class Spill:
     """Rows in hash partitions: in memory while one table holds them, in files beyond."""
 
     def __init__(self, folder: Path, key: str, most: int = WORKING_BYTES) -> None:
-        """Say where; entering the context makes it writable.
+        """Say where.
 
         Args:
             folder: made once there are many rows.
             key: the String column whose hash decides.
-            most: bytes of a partition, about; its files are fewer than 65.
+            most: bytes of a partition, about, unless one key has more.
         """
         self._folder, self._key, self._most = folder, key, most
         self._only: pl.DataFrame | None = None
         self._files: list[_File] = []
-
-    def __enter__(self) -> Spill:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the files."""
-        for file in self._files:
-            file.close()
 
     def add(self, rows: pl.DataFrame) -> None:
         """Append rows; the columns are the same each time."""
@@ -85,9 +72,10 @@ class Spill:
             self._only = rows
             return
         if self._only is not None:
-            self._begin(self._only)
+            self._files = _files(self._folder, _FILES)
+            _deal(self._only, self._key, self._files)
             self._only = None
-        self._write(rows)
+        _deal(rows, self._key, self._files)
 
     def partitions(self) -> Iterator[pl.DataFrame]:
         """Every row once, all of a key together; to be drawn when writing is over, and again."""
@@ -95,7 +83,7 @@ class Spill:
             yield self._only
             return
         group: list[_File] = []
-        for file in self._files:
+        for file in self._small_files():
             if group and sum(one.size for one in group) + file.size > self._most:
                 yield pl.concat(one.read() for one in group)
                 group = []
@@ -108,43 +96,69 @@ class Spill:
         self._only, self._files = None, []
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _begin(self, rows: pl.DataFrame) -> None:
-        self._folder.mkdir(parents=True)
-        schema = rows.head(0).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
-        self._files = [_File(self._folder / f"{n}.arrow", schema) for n in range(_FILES)]
-        self._write(rows)
-
-    def _write(self, rows: pl.DataFrame) -> None:
-        number = (rows[self._key].hash() % _FILES).to_numpy().astype(np.uint8)
-        order = np.argsort(number, kind="stable")
-        ends = np.bincount(number, minlength=_FILES).cumsum().tolist()
-        table = rows[order].to_arrow(compat_level=pl.CompatLevel.oldest())
-        row_bytes = table_bytes(rows) / rows.height
-        for file, start, end in zip(self._files, [0, *ends[:-1]], ends, strict=True):
-            if end > start:
-                file.add(table.slice(start, end - start), row_bytes)
+    def _small_files(self) -> Iterator[_File]:
+        """Those that have rows, the too large ones dealt out to smaller ones."""
+        for file in self._files:
+            own = [file] if file.size <= 2 * self._most else file.dealt_out(self._key, self._most)
+            yield from (one for one in own if one.size)
 
 
 class _File:
-    """One partition as an Arrow stream."""
+    """One partition: Arrow's messages one after another. It is not kept open."""
 
-    def __init__(self, path: Path, schema: Any) -> None:
+    def __init__(self, path: Path) -> None:
         self.size = 0.0
         self._path = path
-        self._sink = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_stream(self._sink, schema)
+        self._schema: Any = None
+        self._smaller: list[_File] = []
 
     def add(self, table: Any, row_bytes: float) -> None:
-        self._writer.write_table(table)
+        """Append rows."""
+        self._schema = table.schema
+        with self._path.open("ab") as sink:
+            for batch in table.to_batches():
+                sink.write(batch.serialize())
         self.size += row_bytes * table.num_rows
 
-    def close(self) -> None:
-        if not self._sink.closed:
-            self._writer.close()
-            self._sink.close()
-
     def read(self) -> pl.DataFrame:
-        with pa.OSFile(str(self._path)) as source:
-            rows = pl.from_arrow(pa.ipc.open_stream(source).read_all())
+        """All rows."""
+        rows = pl.from_arrow(pa.Table.from_batches(self._batches()))
         assert isinstance(rows, pl.DataFrame)
         return rows
+
+    def dealt_out(self, key: str, most: int) -> list[_File]:
+        """The same rows in smaller files, which replace this one, so many bytes at a time."""
+        if not self._smaller:
+            self._smaller = _files(self._path.with_suffix(""), _SMALLER_FILES)
+            for rows in gathered(map(_frame, self._batches()), most):
+                _deal(rows, key, self._smaller, seed=1)
+            self._path.unlink()
+        return self._smaller
+
+    def _batches(self) -> Iterator[Any]:
+        with pa.OSFile(str(self._path)) as source:
+            while source.tell() < source.size():
+                yield pa.ipc.read_record_batch(pa.ipc.read_message(source), self._schema)
+
+
+def _files(folder: Path, count: int) -> list[_File]:
+    folder.mkdir(parents=True)
+    return [_File(folder / f"{number}.arrow") for number in range(count)]
+
+
+def _deal(rows: pl.DataFrame, key: str, files: list[_File], seed: int = 0) -> None:
+    """Append each row to the file that the hash of its key says."""
+    number = (rows[key].hash(seed) % len(files)).to_numpy().astype(np.uint16)
+    order = np.argsort(number, kind="stable")
+    ends = np.bincount(number, minlength=len(files)).cumsum().tolist()
+    table = rows[order].to_arrow(compat_level=pl.CompatLevel.oldest())
+    row_bytes = table_bytes(rows) / max(rows.height, 1)
+    for file, start, end in zip(files, [0, *ends[:-1]], ends, strict=True):
+        if end > start:
+            file.add(table.slice(start, end - start), row_bytes)
+
+
+def _frame(batch: Any) -> pl.DataFrame:
+    rows = pl.from_arrow(batch)
+    assert isinstance(rows, pl.DataFrame)
+    return rows

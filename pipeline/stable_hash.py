@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 UInt64Array = NDArray[np.uint64]
 
+_DIGESTS = 1 << 14
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
@@ -22,8 +24,12 @@ def hash_text(text: str) -> int:
 
 def hash_texts(texts: Iterable[str]) -> UInt64Array:
     """`hash_text` of each text, uint64 [n]."""
-    digests = [blake2b(text.encode("utf-8"), digest_size=8).digest() for text in texts]
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+    rest, hashes = iter(texts), [np.empty(0, dtype=np.uint64)]
+    # Some at a time: a digest as Python's object is six times as large as what it holds.
+    while some := list(islice(rest, _DIGESTS)):
+        digests = [blake2b(text.encode("utf-8"), digest_size=8).digest() for text in some]
+        hashes.append(np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64))
+    return np.concatenate(hashes)
 
 
 def mixed(*parts: UInt64Array | int) -> UInt64Array:

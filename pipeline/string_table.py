@@ -29,6 +29,15 @@ class StringTable(Sequence[str]):
         return cls(pa.chunked_array([_arrow(column)]))
 
     @classmethod
+    def of_bytes(
+        cls, ends: np.ndarray[Any, np.dtype[np.int64]], data: np.ndarray[Any, np.dtype[np.uint8]]
+    ) -> StringTable:
+        """From UTF-8 bytes and where each string begins and the last one ends, int64 [n + 1]."""
+        buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
+        strings = pa.Array.from_buffers(pa.large_string(), len(ends) - 1, buffers)
+        return cls(pa.chunked_array([strings]))
+
+    @classmethod
     def open(cls, path: Path) -> StringTable:
         """Map what `StringTableWriter` wrote."""
         return cls(pa.ipc.open_file(pa.memory_map(str(path))).read_all().column(0))
@@ -121,6 +130,19 @@ def _file_chunks(path: Path) -> Iterator[Any]:
         reader = pa.ipc.open_file(source)
         for number in range(reader.num_record_batches):
             yield reader.get_batch(number).column(0)
+
+
+def string_bytes(
+    strings: pl.Series,
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.uint8]]]:
+    """Strings (no nulls) as `StringTable.of_bytes` takes them, but that the first may begin later.
+
+    Returns:
+        int64 [n + 1], and uint8.
+    """
+    array = _arrow(strings)
+    data = array.buffers()[2]
+    return _ends(array), np.frombuffer(b"" if data is None else data, dtype=np.uint8)
 
 
 def _arrow(strings: pl.Series) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.cleaning import StepCounts
-from pipeline.domain_report import DomainReport, TextCounts, domain_report
+from pipeline.domain_report import DomainReport, LengthCounts, TextCounts, domain_report
 from pipeline.domains import DomainConfig
 from pipeline.item_texts import best_texts
 from pipeline.row_keys import user_key
@@ -75,7 +75,7 @@ def reference_domain(config: DomainConfig, data_root: Path, seed: int = 0) -> Re
             rows_read=raw.rows_read,
             rejected=rejected,
             steps=steps,
-            lengths=interactions["user_id"].rle().struct["len"].to_numpy(),
+            lengths=LengthCounts.of([interactions["user_id"].rle().struct["len"].to_numpy()]),
             n_items=items.height,
             texts=TextCounts(
                 empty=int((items["text"] == "").sum()),
