@@ -5,7 +5,7 @@ Legend: U users (rows), E events, I items of all domains, D domains.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations
@@ -24,7 +24,7 @@ from pipeline.string_table import StringTable, file_batches
 
 SizeGroup = Literal["large", "small"]
 
-_ROWS_AT_A_TIME = 100_000
+_BLOCK_EVENTS = 1 << 20  # looked at a time; our choice [D]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,10 @@ class Corpus:
     @cached_property
     def event_domains(self) -> NDArray[np.int16]:
         """The number of each event's domain, int16 [E]."""
-        return self.domains_of(self.items)
+        numbers = np.empty(self.n_events, dtype=np.int16)
+        for _, events in self.row_blocks():
+            numbers[events] = self.domains_of(self.items[events])
+        return numbers
 
     def domains_of(self, items: NDArray[np.int32]) -> NDArray[np.int16]:
         """The number of each item's domain, int16 like `items`."""
@@ -97,6 +100,15 @@ class Corpus:
     def event_users(self) -> NDArray[np.int32]:
         """The row of each event, int32 [E]."""
         return np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(self.offsets))
+
+    def row_blocks(self) -> Iterator[tuple[slice, slice]]:
+        """All rows in order, some at a time, one at least, and where their events stand."""
+        first = 0
+        while first < self.n_users:
+            enough = self.offsets[first] + _BLOCK_EVENTS
+            stop = max(int(np.searchsorted(self.offsets, enough, side="right")) - 1, first + 1)
+            yield slice(first, stop), slice(int(self.offsets[first]), int(self.offsets[stop]))
+            first = stop
 
     def domain_number(self, name: str) -> int:
         """The place of a domain in `domains`.
@@ -203,11 +215,11 @@ def shared_users(corpus: Corpus) -> dict[str, int]:
     """People with events in both domains, for each pair as `a & b`; pairs that share none too."""
     pairs = list(combinations(range(len(corpus.domains)), 2))
     counts = np.zeros(len(pairs), dtype=np.int64)
-    for first in range(0, corpus.n_users, _ROWS_AT_A_TIME) if pairs else ():
-        offsets = corpus.offsets[first : first + _ROWS_AT_A_TIME + 1]
-        domains = corpus.domains_of(corpus.items[offsets[0] : offsets[-1]])
-        present = np.zeros((len(offsets) - 1, len(corpus.domains)), dtype=bool)
-        present[np.repeat(np.arange(len(present)), np.diff(offsets)), domains] = True
+    for rows, events in corpus.row_blocks() if pairs else ():
+        lengths = np.diff(corpus.offsets[rows.start : rows.stop + 1])
+        present = np.zeros((len(lengths), len(corpus.domains)), dtype=bool)
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        present[owner, corpus.domains_of(corpus.items[events])] = True
         counts += [(present[:, a] & present[:, b]).sum() for a, b in pairs]
     names = [domain.name for domain in corpus.domains]
     return {

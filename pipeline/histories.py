@@ -20,6 +20,7 @@ HeldOutRole = Literal["validation", "test"]
 
 # KNOWN events stand in histories and are never learned from: of cold items, of people left out.
 TRAIN, VALIDATION, TEST, KNOWN = 0, 1, 2, 3
+_NOTHING = np.empty(0, dtype=np.int64)
 ROLE_NUMBERS: dict[HeldOutRole, int] = {"validation": VALIDATION, "test": TEST}
 
 
@@ -100,10 +101,31 @@ def training_histories(
     Raises:
         ValueError: a domain is not in the corpus.
     """
-    kept = roles == TRAIN
-    if domains is not None:
-        kept &= np.isin(corpus.event_domains, [corpus.domain_number(name) for name in domains])
-    events = np.flatnonzero(kept)
+    names = [domain.name for domain in corpus.domains] if domains is None else domains
+    numbers = [corpus.domain_number(name) for name in names]
+    lengths, users, items, times = ([_NOTHING] for _ in range(4))
+    for _, some in corpus.row_blocks():
+        kept = (roles[some] == TRAIN) & np.isin(corpus.event_domains[some], numbers)
+        events = some.start + np.flatnonzero(kept)
+        events, owners, counts = _owned(corpus, events, interleave=interleave)
+        lengths.append(counts)
+        users.append(owners // len(corpus.domains))
+        items.append(corpus.items[events].astype(np.int64))
+        if with_times:
+            times.append(corpus.timestamps[events].astype(np.int64))
+    return TrainingHistories(
+        offsets=_offsets(np.concatenate(lengths)),
+        items=np.concatenate(items),
+        users=np.concatenate(users),
+        times=np.concatenate(times) if with_times else None,
+    )
+
+
+def _owned(corpus: Corpus, events: Ints, *, interleave: bool) -> tuple[Ints, Ints, Ints]:
+    """Events of whole rows owner by owner, of each two at least; the owners and their counts.
+
+    An owner is a row times the number of domains, plus the domain where they do not interleave.
+    """
     owner = corpus.event_users[events].astype(np.int64) * len(corpus.domains)
     if not interleave:
         owner += corpus.event_domains[events]
@@ -111,13 +133,7 @@ def training_histories(
         events, owner = events[order], owner[order]
     owners, place, lengths = np.unique(owner, return_inverse=True, return_counts=True)
     long_enough = lengths >= 2
-    events = events[long_enough[place]]
-    return TrainingHistories(
-        offsets=_offsets(lengths[long_enough]),
-        items=corpus.items[events].astype(np.int64),
-        users=owners[long_enough] // len(corpus.domains),
-        times=corpus.timestamps[events].astype(np.int64) if with_times else None,
-    )
+    return events[long_enough[place]], owners[long_enough], lengths[long_enough]
 
 
 def evaluation_cases(

@@ -5,6 +5,8 @@ It counts events anew from corpus and roles, and shares no code with what it che
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,8 @@ from pipeline.histories import (
     Roles,
     TrainingHistories,
 )
+
+_ROWS = 1 << 16
 
 
 class LeakError(ValueError):
@@ -43,29 +47,33 @@ def check_no_leak(
     """
     _check_order_of_roles(corpus, roles)
     if histories is not None:
-        rows = np.repeat(histories.users, np.diff(histories.offsets))
-        allowed = np.flatnonzero(roles == TRAIN)
-        extra = _beyond(
-            _keys(corpus, rows, histories.items),
-            _keys(corpus, corpus.event_users[allowed], corpus.items[allowed]),
-        )
-        if extra is not None:
-            raise LeakError(f"the training histories hold what is held out: {_who(corpus, extra)}")
+        for rows in _some_rows(corpus):
+            allowed = np.flatnonzero(roles[_events(corpus, rows)] == TRAIN)
+            extra = _beyond(
+                _held(corpus, rows, histories.users, histories.offsets, histories.items),
+                _allowed(corpus, rows, allowed),
+            )
+            if extra is not None:
+                who = _who(corpus, extra)
+                raise LeakError(f"the training histories hold what is held out: {who}")
     for part in cases:
         _check_cases(corpus, roles, part)
 
 
 def _check_order_of_roles(corpus: Corpus, roles: Roles) -> None:
     """Within one (user, domain): train, then validation, then test; KNOWN may stand anywhere."""
-    group = corpus.event_users * np.int64(len(corpus.domains)) + corpus.event_domains
-    order = np.argsort(group, kind="stable")
-    order = order[roles[order] != KNOWN]
-    same = group[order][1:] == group[order][:-1]
-    back = same & (roles[order][1:] < roles[order][:-1])
-    if back.any():
-        event = order[1:][back][0]
-        key = int(corpus.event_users[event]) * corpus.n_items + int(corpus.items[event])
-        raise LeakError(f"an event after a held-out one has an earlier role: {_who(corpus, key)}")
+    for rows in _some_rows(corpus):
+        events = _events(corpus, rows)
+        users, domains = corpus.event_users[events], corpus.event_domains[events]
+        group, own = users * np.int64(len(corpus.domains)) + domains, roles[events]
+        order = np.argsort(group, kind="stable")
+        order = order[own[order] != KNOWN]
+        same = group[order][1:] == group[order][:-1]
+        back = same & (own[order][1:] < own[order][:-1])
+        if back.any():
+            (key,) = _allowed(corpus, rows, order[1:][back][:1])
+            who = _who(corpus, int(key))
+            raise LeakError(f"an event after a held-out one has an earlier role: {who}")
 
 
 def _check_cases(corpus: Corpus, roles: Roles, cases: EvaluationCases) -> None:
@@ -74,17 +82,21 @@ def _check_cases(corpus: Corpus, roles: Roles, cases: EvaluationCases) -> None:
     # When each row's target comes; the others' never, so that nothing of theirs is allowed.
     moment = np.full(corpus.n_users, -1, dtype=np.int64)
     moment[cases.users] = at
-    known = (roles == TRAIN) | (roles == KNOWN) | (own & (roles == VALIDATION) & (role == "test"))
-    early = np.arange(corpus.n_events) < moment[corpus.event_users]
-    allowed = np.flatnonzero(known & early)
-    allowed_keys = _keys(corpus, corpus.event_users[allowed], corpus.items[allowed])
-    rows = np.repeat(cases.users, np.diff(cases.offsets))
-    extra = _beyond(_keys(corpus, rows, cases.history), allowed_keys)
-    if extra is not None:
-        raise LeakError(
-            f"the history of a {role} case of {cases.domain} holds an event that is held out or "
-            f"comes later: {_who(corpus, extra)}"
+    for rows in _some_rows(corpus):
+        events = _events(corpus, rows)
+        known = (roles[events] == TRAIN) | (roles[events] == KNOWN)
+        if role == "test":
+            known |= own[events] & (roles[events] == VALIDATION)
+        early = np.arange(events.start, events.stop) < moment[corpus.event_users[events]]
+        extra = _beyond(
+            _held(corpus, rows, cases.users, cases.offsets, cases.history),
+            _allowed(corpus, rows, np.flatnonzero(known & early)),
         )
+        if extra is not None:
+            raise LeakError(
+                f"the history of a {role} case of {cases.domain} holds an event that is held out "
+                f"or comes later: {_who(corpus, extra)}"
+            )
 
 
 def _target_events(
@@ -106,6 +118,35 @@ def _target_events(
         f"the targets of the cases of {cases.domain} are not its users' held-out events: they were "
         "made with other roles or another corpus"
     )
+
+
+def _some_rows(corpus: Corpus) -> Iterator[slice]:
+    """All rows, some at a time: keys of all events at once would take 60 bytes for each."""
+    for first in range(0, corpus.n_users, _ROWS):
+        yield slice(first, min(first + _ROWS, corpus.n_users))
+
+
+def _events(corpus: Corpus, rows: slice) -> slice:
+    return slice(int(corpus.offsets[rows.start]), int(corpus.offsets[rows.stop]))
+
+
+def _allowed(corpus: Corpus, rows: slice, places: NDArray[np.intp]) -> Ints:
+    """The keys of events of some rows, counted from the first of them."""
+    events = _events(corpus, rows).start + places
+    return _keys(corpus, corpus.event_users[events], corpus.items[events])
+
+
+def _held(corpus: Corpus, rows: slice, users: Ints, offsets: Ints, items: Ints) -> Ints:
+    """The keys of what stands in the histories of some rows' users.
+
+    Raises:
+        LeakError: the users are not those of rows, in order, so that some would go unchecked.
+    """
+    if len(users) and ((np.diff(users) < 0).any() or users[0] < 0 or users[-1] >= corpus.n_users):
+        raise LeakError("the users of histories are no rows of the corpus, or not in their order")
+    first, last = np.searchsorted(users, [rows.start, rows.stop])
+    owners = np.repeat(users[first:last], np.diff(offsets[first : last + 1]))
+    return _keys(corpus, owners, items[offsets[first] : offsets[last]])
 
 
 def _keys(corpus: Corpus, users: NDArray[np.integer], items: NDArray[np.integer]) -> Ints:

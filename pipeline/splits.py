@@ -141,12 +141,13 @@ def assign_roles(corpus: Corpus, split: SplitConfig) -> NDArray[np.int8]:
 
 
 def _roles_by_place(corpus: Corpus, split: SplitConfig) -> NDArray[np.int8]:
-    from_last, length = _places_from_last(corpus)
-    held_out = length >= FEWEST_EVENTS
     roles = np.full(corpus.n_events, TRAIN, dtype=np.int8)
-    roles[held_out & (from_last == 0)] = TEST
-    if split.kind == "strict":
-        roles[held_out & (from_last == 1)] = VALIDATION
+    for _, events in corpus.row_blocks():
+        from_last, length = _places_from_last(corpus, events)
+        held_out, own = length >= FEWEST_EVENTS, roles[events]
+        own[held_out & (from_last == 0)] = TEST
+        if split.kind == "strict":
+            own[held_out & (from_last == 1)] = VALIDATION
     return roles
 
 
@@ -163,8 +164,10 @@ def _roles_by_time(corpus: Corpus, split: SplitConfig) -> NDArray[np.int8]:
 
 def _of_cold_items(corpus: Corpus, share: float) -> NDArray[np.bool_]:
     """Whether each event is of an item that is never learned from, bool [E]."""
+    if not share:
+        return np.zeros(corpus.n_events, dtype=bool)
     cold_I = np.zeros(corpus.n_items, dtype=bool)
-    for domain in corpus.domains if share else ():
+    for domain in corpus.domains:
         mine = slice(domain.first_item, domain.first_item + domain.n_items)
         ids = hash_texts(corpus.item_ids[item] for item in range(mine.start, mine.stop))
         cold_I[mine] = uniform(mixed(hash_text(domain.name), hash_text("cold"), ids)) < share
@@ -182,9 +185,12 @@ def _of_people_left_out(corpus: Corpus, domain: str, share: float) -> NDArray[np
     return own & left_out_U[corpus.event_users]
 
 
-def _places_from_last(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each event: its place from the last of its (user, domain), and how many that has."""
-    group = corpus.event_users * np.int64(len(corpus.domains)) + corpus.event_domains
+def _places_from_last(corpus: Corpus, events: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each event of whole rows: its place from the last of its (user, domain), and how many
+    that has.
+    """
+    users, domains = corpus.event_users[events], corpus.event_domains[events]
+    group = users * np.int64(len(corpus.domains)) + domains
     order = np.argsort(group, kind="stable")  # within a group the total order stays
     sorted_group = group[order]
     end = np.searchsorted(sorted_group, sorted_group, side="right")

@@ -349,6 +349,37 @@ def test_adding_a_domain_changes_no_other_domains_split(corpus_of, first, second
     assert roles_in_a(corpus_of({"b": second, "a": first})) == alone
 
 
+def whole(corpus):
+    """Everything that is looked up some rows at a time."""
+    strict, refit = (assign_roles(corpus, SplitConfig(kind=kind)) for kind in ("strict", "refit"))
+    found = [corpus.event_domains, strict, refit]
+    for interleave in (True, False):
+        for names in (None, ["b"]):
+            histories = training_histories(
+                corpus, strict, names, interleave=interleave, with_times=True
+            )
+            check_no_leak(corpus, strict, histories)
+            found += [getattr(histories, name) for name in ("offsets", "items", "users", "times")]
+    return found
+
+
+@pytest.mark.parametrize("most", [1, 7, 100])
+def test_how_many_rows_are_looked_at_together_changes_nothing(corpus_of, monkeypatch, most):
+    both = {"a": crowd(60), "b": [(f"u{n}", f"b{n % 9}", n % 8) for n in range(20, 90)] * 2}
+    corpus = corpus_of(both)
+    expected = whole(corpus)
+    monkeypatch.setattr("pipeline.corpus._BLOCK_EVENTS", most)
+    monkeypatch.setattr("pipeline.leaks._ROWS", most)
+    blocks = list(corpus.row_blocks())
+    assert [row for rows, _ in blocks for row in range(rows.start, rows.stop)] == list(
+        range(corpus.n_users)
+    )
+    again = corpus_of(both)
+    for got, wanted in zip(whole(again), expected, strict=True):
+        assert got.dtype == wanted.dtype
+        np.testing.assert_array_equal(got, wanted)
+
+
 # The leak check must find each of these, whoever made them.
 
 
@@ -403,6 +434,28 @@ def test_targets_that_were_never_held_out_are_refused(clean):
     cases.targets[:] = 0
     with pytest.raises(LeakError, match="are not its users' held-out events"):
         check_no_leak(corpus, roles, None, cases)
+
+
+@pytest.mark.parametrize("users", [[1, 0], [0, 7], [-1, 0]])
+def test_histories_of_users_that_would_go_unchecked_are_refused(clean, users):
+    corpus, roles = clean
+    offsets, items = np.array([0, 1, 2]), np.zeros(2, dtype=np.int64)
+    lost = TrainingHistories(offsets=offsets, items=items, users=np.array(users))
+    with pytest.raises(LeakError, match="no rows of the corpus, or not in their order"):
+        check_no_leak(corpus, roles, lost)
+
+
+@pytest.mark.parametrize("role", [VALIDATION, TEST])
+def test_a_leak_in_the_last_rows_is_found(corpus_of, monkeypatch, role):
+    monkeypatch.setattr("pipeline.leaks._ROWS", 3)
+    corpus = corpus_of({"a": crowd(10)})
+    roles = assign_roles(corpus, SplitConfig())
+    relaxed = roles.copy()
+    last = corpus.event_users == corpus.n_users - 1
+    relaxed[last & (roles == role)] = TRAIN
+    leaky = training_histories(corpus, relaxed)
+    with pytest.raises(LeakError, match=f"user {corpus.user_keys[corpus.n_users - 1]}"):
+        check_no_leak(corpus, roles, leaky)
 
 
 def test_roles_out_of_order_are_a_leak(clean):
