@@ -1,19 +1,24 @@
-"""Preparing a corpus: memory and growth up to 10M interactions, and the time beside RecBole's.
+"""Making and preparing up to 100M interactions in bounded memory, and the time beside RecBole's.
 
     python -m benchmarks.prepare [--size 10M] [--repetitions 5] [--only SECTION ...] [--quick]
+    python -m benchmarks.prepare --sizes 1M 5M 20M --only growth
+    python -m benchmarks.prepare --size 100M --folder DATA --only growth
 
-growth   simulated domains of 1M, 2M, 5M ... interactions, each prepared in a fresh process: from
-         the source to the corpus on disk. The simulation's time is told apart from the rest, whose
-         growth is held to a bar in CPU time, which other programs disturb least, as is the peak of
-         resident memory at the largest size. First the same domain must give the same corpus in
-         one part and in many.
+growth   simulated shops, ten interactions a person and twenty an item. One process writes the
+         shop's tables as Parquet files, a fresh one prepares them: from the files to the corpus on
+         disk. The peak of resident memory of both is held to 2 GB at the largest size, and the CPU
+         time for an interaction, which other programs disturb least, to 1.2 times that of the
+         smallest (--size alone: of 1M). First a small shop must come out equal from the files, from
+         the simulation itself, in one part, in many, and from the specification in memory.
+         --folder keeps the tables and uses those that are there; work and corpus lie there too.
 recbole  MovieLens-1M as RecBole's atomic files, loaded by RecBole (`create_dataset`: read, k-core,
          ids numbered) and prepared by us (that, and sorted, checked and written to disk), in turn.
          First both must count the same. It needs RecBole in .venv-recbole (`make peers`) and the
          data folder; left out, and said so, where one is absent.
 
 One thread each. Starting a process, importing and compiling are not counted. Exit status 1 where a
-figure misses its bar. `--quick` runs everything so small that the figures mean nothing.
+figure misses its bar. `--quick` runs everything so small that the figures mean nothing. 100M take
+about 20 minutes of one core and 12 GB of disk.
 """
 
 import argparse
@@ -27,82 +32,38 @@ from typing import Any
 from benchmarks.atomic_files import movielens_1m, small_dataset
 from benchmarks.harness import Timing, finish, median_ratio
 from benchmarks.json_worker import ROOT, JsonWorker
-from benchmarks.mixer_cases import log_log_slope
-from benchmarks.prepare_worker import prepared
+from benchmarks.prepare_growth import growth_section
 from benchmarks.scan_report import Report
-from pipeline.domains import DomainConfig
 from pipeline.paths import data_root
 
 RECBOLE = ROOT / ".venv-recbole" / "bin" / "python"
-PEAK_MIB_BAR = 1.5 * 1000**3 / (1 << 20)
-SLOPE_BAR = 0.1
 RECBOLE_BAR = 2.0
 K_CORE = 5
-_SIZES = (1_000_000, 2_000_000, 5_000_000, 10_000_000, 20_000_000, 50_000_000, 100_000_000)
+_SMALLEST, _LEAST = 1_000_000, 1_000
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How large and how often; interactions of `sizes`, of which the first is the smallest."""
+    """How large and how often.
+
+    sizes: interactions, increasing.
+    repetitions: of the race with RecBole.
+    quick: sizes mean nothing.
+    folder: for the growth's tables; None: a temporary one.
+    """
 
     sizes: tuple[int, ...]
     repetitions: int
     quick: bool
+    folder: Path | None = None
 
 
-def growth_section(report: Report, setting: Setting) -> None:
-    """Equality, then time and peak memory over the number of interactions."""
-    report.title("Simulated domains, from the source to the corpus on disk")
-    small = shop(20_000)
-    whole = prepared(small, ROOT)
-    parts = prepared(small, ROOT, working_bytes=100_000, most_events=5_000)
-    differ = whole["fingerprint"] != parts["fingerprint"] or parts["shards"] < 2
-    report.check("one part and many differ (0: no)", float(differ), 0, "most")
-    figures = []
-    for size in setting.sizes:
-        worker = JsonWorker("benchmarks.prepare_worker", [str(ROOT)], python=Path(sys.executable))
-        with worker:
-            answer = worker.ask(shop(size).model_dump(mode="json"))
-        wall = answer["seconds"] - answer["source_seconds"]
-        cpu = answer["cpu_seconds"] - answer["source_cpu_seconds"]
-        figures.append(answer | {"prepare_s": wall, "prepare_cpu_s": cpu})
-        report.row(
-            f"{size:>11,}  {cpu:6.2f} s CPU ({1e6 * cpu / answer['read']:.2f} us each), "
-            f"{wall:6.2f} s by the wall, and {answer['source_cpu_seconds']:.1f} s CPU to simulate; "
-            f"peak {answer['peak_mib']:.0f} MiB (at first {worker.hello['level_mib']:.0f}); left "
-            f"{answer['interactions']:,}, {answer['users']:,} users, {answer['items']:,} items",
-            section="growth", size=size, **figures[-1], **worker.hello,
-        )  # fmt: skip
-    report.check(f"peak MiB at {size:,}", figures[-1]["peak_mib"], PEAK_MIB_BAR, "most")
-    read = [f["read"] for f in figures]
-    slopes = {
-        kind: log_log_slope(read, [f[kind] for f in figures])
-        for kind in ("prepare_cpu_s", "prepare_s")
-    }
-    report.row(
-        f"log-log slope {slopes['prepare_cpu_s']:.3f} of the CPU time, {slopes['prepare_s']:.3f} "
-        "by the wall",
-        section="slope", **slopes,
-    )  # fmt: skip
-    slope = slopes["prepare_cpu_s"]
-    report.check("|log-log slope of CPU time - 1|", abs(slope - 1), SLOPE_BAR, "most")
-
-
-def shop(interactions: int) -> DomainConfig:
-    """A simulated domain of about so many interactions: ten a person, twenty an item.
-
-    Beyond 20M more an item, since a simulated shop has a million items at most.
-    """
-    source = {
-        "format": "simulated",
-        "catalogue": "books",
-        "population": interactions // 10,
-        "share": 1.0,
-        "mean_history": 10,
-        "items": min(interactions // 20, 1_000_000),
-    }
-    cleaning = {"k_core": K_CORE}
-    return DomainConfig.model_validate({"name": "books", "source": source, "cleaning": cleaning})
+def _growth(report: Report, setting: Setting) -> None:
+    if setting.folder is not None:
+        growth_section(report, setting.sizes, setting.folder)
+        return
+    with TemporaryDirectory() as folder:
+        growth_section(report, setting.sizes, Path(folder))
 
 
 def recbole_section(report: Report, setting: Setting) -> None:
@@ -155,7 +116,7 @@ def _race(report: Report, setting: Setting, folder: Path, name: str) -> None:
 
 
 SECTIONS: dict[str, Callable[[Report, Setting], None]] = {
-    "growth": growth_section,
+    "growth": _growth,
     "recbole": recbole_section,
 }
 
@@ -163,10 +124,11 @@ SECTIONS: dict[str, Callable[[Report, Setting], None]] = {
 def main(given: Sequence[str] | None = None) -> int:
     """Run the sections, print the checks and the JSON line; return the exit status."""
     arguments = _arguments(given)
-    sizes = (*(size for size in _SIZES if size < arguments.size), arguments.size)
+    sizes = tuple(sorted(arguments.sizes or {min(_SMALLEST, arguments.size), arguments.size}))
     if arguments.quick:
         sizes = (4_000, 8_000)
-    setting, report = Setting(sizes, arguments.repetitions, arguments.quick), Report()
+    setting = Setting(sizes, arguments.repetitions, arguments.quick, arguments.folder)
+    report = Report()
     for name in arguments.only or SECTIONS:
         SECTIONS[name](report, setting)
     report.title("Checks")
@@ -176,10 +138,18 @@ def main(given: Sequence[str] | None = None) -> int:
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.prepare",
-        description="preparing a corpus: memory, growth, and the time beside RecBole's",
+        description="making and preparing data: memory, time, and the time beside RecBole's",
     )
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument(
+        "--size",
+        type=_count,
+        default=_count("10M"),
+        help="interactions, 500K or 100M, beside 1M (10M)",
+    )
+    sizes.add_argument("--sizes", type=_count, nargs="+", help="several sizes, such as 1M 5M 20M")
     parser.add_argument(
-        "--size", type=_count, default=_count("10M"), help="most interactions: 10M, 500k (10M)"
+        "--folder", type=Path, help="keep the tables here, and use those that are there"
     )
     parser.add_argument("--repetitions", type=int, default=5, help="of the race with RecBole")
     parser.add_argument(
@@ -190,9 +160,11 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _count(text: str) -> int:
-    units = {"k": 1_000, "M": 1_000_000}
+    units = {"k": 1_000, "K": 1_000, "M": 1_000_000}
     number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
-    return int(float(number) * unit)
+    if (count := int(float(number) * unit)) < _LEAST:
+        raise argparse.ArgumentTypeError(f"{text} is too small: {_LEAST} interactions at least")
+    return count
 
 
 if __name__ == "__main__":
