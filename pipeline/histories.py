@@ -76,8 +76,11 @@ def training_events(corpus: Corpus, roles: Roles, domain: str) -> NDArray[np.int
 def training_counts(corpus: Corpus, roles: Roles, domain: str) -> NDArray[np.int64]:
     """Train-role events of each of the domain's items, int64 [V]; raises ValueError."""
     info = corpus.domain(domain)
-    items = corpus.items[training_events(corpus, roles, domain)] - info.first_item
-    return np.bincount(items, minlength=info.n_items)
+    counts_V = np.zeros(info.n_items, dtype=np.int64)
+    for _, some in corpus.row_blocks():
+        items = corpus.items[some][roles[some] == TRAIN] - info.first_item
+        np.add.at(counts_V, items[(items >= 0) & (items < info.n_items)], 1)
+    return counts_V
 
 
 def training_histories(
@@ -168,27 +171,36 @@ def evaluation_cases(
     Raises:
         ValueError: the domain is not in the corpus, or nobody can be asked.
     """
-    own = corpus.event_domains == corpus.domain_number(domain)
-    known = (roles == TRAIN) | (roles == KNOWN)
-    if role == "test":
-        known |= own & (roles == VALIDATION)
-    targets = _answerable(corpus, known & own, own & (roles == ROLE_NUMBERS[role]))
+    number = corpus.domain_number(domain)
+    parts = []
+    for _, some in corpus.row_blocks():
+        own = corpus.event_domains[some] == number
+        known = (roles[some] == TRAIN) | (roles[some] == KNOWN)
+        if role == "test":
+            known |= own & (roles[some] == VALIDATION)
+        wanted, seen, shown = (
+            some.start + np.flatnonzero(chosen)
+            for chosen in (
+                own & (roles[some] == ROLE_NUMBERS[role]),
+                known & own,
+                known & own if own_domain_only else known,
+            )
+        )
+        parts.append(_cases_of(corpus, wanted, seen, shown, max_history))
+    users, targets, lengths, history, seen_lengths, seen_items = (
+        np.concatenate(column) for column in zip(*parts, strict=True)
+    )
     if not len(targets):
         raise ValueError(
             f"the domain {domain} has no {role} cases: nobody has an event of that role and one "
             "before it; give it longer histories, or move the cut-offs of the split"
         )
-    history, offsets = _events_before(corpus, known & own if own_domain_only else known, targets)
-    if max_history is not None:
-        history, offsets = _last(history, offsets, max_history)
-    seen, seen_offsets = _events_before(corpus, known & own, targets)
-    seen_items, seen_offsets = _distinct_others(corpus, seen, seen_offsets, targets)
     return EvaluationCases(
         domain=domain,
-        users=corpus.event_users[targets].astype(np.int64),
-        offsets=offsets,
+        users=users,
+        offsets=_offsets(lengths),
         history=corpus.items[history].astype(np.int64),
-        seen_offsets=seen_offsets,
+        seen_offsets=_offsets(seen_lengths),
         seen=seen_items,
         targets=corpus.items[targets].astype(np.int64),
         times=corpus.timestamps[history].astype(np.int64) if with_times else None,
@@ -196,11 +208,29 @@ def evaluation_cases(
     )
 
 
-def _answerable(corpus: Corpus, known: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> Ints:
+def _cases_of(
+    corpus: Corpus, wanted: Ints, seen: Ints, shown: Ints, max_history: int | None
+) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints]:
+    """The cases of some rows, by the places of events: what may be asked, what was seen and shown.
+
+    Returns:
+        Of each case the row, the target's place and the length of its history; the places of all
+        histories; how many items each has seen, and the items.
+    """
+    targets = _answerable(corpus, seen, wanted)
+    history, offsets = _events_before(corpus, shown, targets)
+    if max_history is not None:
+        history, offsets = _last(history, offsets, max_history)
+    seen, seen_offsets = _events_before(corpus, seen, targets)
+    items, seen_offsets = _distinct_others(corpus, seen, seen_offsets, targets)
+    rows = corpus.event_users[targets].astype(np.int64)
+    return rows, targets, np.diff(offsets), history, np.diff(seen_offsets), items
+
+
+def _answerable(corpus: Corpus, known: Ints, wanted: Ints) -> Ints:
     """The first wanted event of each row, where a known one stands before it: int64 [n]."""
-    events = np.flatnonzero(wanted)
-    _, first = np.unique(corpus.event_users[events], return_index=True)
-    targets = events[first]
+    _, first = np.unique(corpus.event_users[wanted], return_index=True)
+    targets = wanted[first]
     _, offsets = _events_before(corpus, known, targets)
     return targets[np.diff(offsets) > 0]
 
@@ -216,9 +246,8 @@ def _offsets(lengths: Ints) -> Ints:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def _events_before(corpus: Corpus, known: NDArray[np.bool_], targets: Ints) -> tuple[Ints, Ints]:
-    """The known events of each target's row that stand before it, and their offsets."""
-    events = np.flatnonzero(known)
+def _events_before(corpus: Corpus, events: Ints, targets: Ints) -> tuple[Ints, Ints]:
+    """Those of the events that stand in each target's row before it, and their offsets."""
     row_start = corpus.offsets[corpus.event_users[targets]]
     begin, end = np.searchsorted(events, row_start), np.searchsorted(events, targets)
     places, offsets = gather_ranges(begin, end)

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pipeline.histories import training_counts
 from pipeline.splits import (
     KNOWN,
     TEST,
@@ -360,12 +361,18 @@ def whole(corpus):
             )
             check_no_leak(corpus, strict, histories)
             found += [getattr(histories, name) for name in ("offsets", "items", "users", "times")]
-    return found
+    for own_domain_only in (True, False):
+        cases = evaluation_cases(
+            corpus, strict, "b", "test", 3, own_domain_only=own_domain_only, with_times=True
+        )
+        check_no_leak(corpus, strict, None, cases)
+        found += [array for name, array in vars(cases).items() if name != "domain"]
+    return [*found, training_counts(corpus, strict, "b")]
 
 
 @pytest.mark.parametrize("most", [1, 7, 100])
 def test_how_many_rows_are_looked_at_together_changes_nothing(corpus_of, monkeypatch, most):
-    both = {"a": crowd(60), "b": [(f"u{n}", f"b{n % 9}", n % 8) for n in range(20, 90)] * 2}
+    both = {"a": crowd(60), "b": [(f"u{20 + n % 70}", f"b{n % 9}", n % 5) for n in range(350)]}
     corpus = corpus_of(both)
     expected = whole(corpus)
     monkeypatch.setattr("pipeline.corpus._BLOCK_EVENTS", most)
