@@ -19,6 +19,7 @@ BATCH_ROWS = 100_000
 _BATCH_BYTES = 16 << 20
 # A column of frames: the row holds a text that is none. Names in files cannot hold a NUL.
 _NO_TEXT = "\0no text"
+_STREAM_BYTES = 1 << 20  # of a column's file at a time
 
 
 def parquet_pieces(file: Path, columns: Mapping[str, str]) -> Iterator[Piece]:
@@ -37,7 +38,11 @@ def parquet_pieces(file: Path, columns: Mapping[str, str]) -> Iterator[Piece]:
 
     try:
         # Opened here, since pyarrow would take a missing file's message to the user as it is.
-        with pq.ParquetFile(file, page_checksum_verification=True) as table:
+        # Read as a stream: pyarrow would keep all that it has read ahead until the file is closed,
+        # in the end the whole of it, and of a column of a row group all pages at once.
+        with pq.ParquetFile(
+            file, pre_buffer=False, buffer_size=_STREAM_BYTES, page_checksum_verification=True
+        ) as table:
             column_places(file, columns, table.schema_arrow.names)
             names = list(dict.fromkeys(columns.values()))
             batches = table.iter_batches(batch_size=_batch_rows(table.metadata), columns=names)

@@ -2,6 +2,7 @@ import datetime
 import gzip
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -181,3 +182,22 @@ def test_bytes_that_are_no_parquet_are_refused(tmp_path):
 def test_a_file_without_an_ending_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"'events' has an unknown ending"):
         read(tmp_path, "user_id,item_id,timestamp\n", "events")
+
+
+@pytest.mark.parametrize("group_rows", [100_000, 1_500_000])
+def test_a_parquet_file_is_read_as_a_stream_whatever_its_row_groups(tmp_path, group_rows):
+    """Nothing of it stays: not what was read ahead, not the pages of one large row group."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = np.random.default_rng(0).integers(0, 1 << 30, (3, 1_500_000))
+    columns = dict(zip(("user_id", "item_id", "timestamp"), numbers, strict=True))
+    path = tmp_path / "events.parquet"
+    pq.write_table(pa.table(columns), path, row_group_size=group_rows, use_dictionary=False)
+    del numbers, columns
+    before, most, rows = pa.total_allocated_bytes(), 0, 0
+    for part in read_table(TableConfig(interactions=str(path)), tmp_path).interactions:
+        most = max(most, pa.total_allocated_bytes() - before)
+        rows += part.rows.height
+    assert rows == 1_500_000
+    assert most < path.stat().st_size / 2
