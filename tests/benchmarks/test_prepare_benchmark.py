@@ -76,7 +76,7 @@ def test_twenty_million_interactions_take_flat_time_and_two_gigabytes(tmp_path):
     assert many["items"] > 900_000
     assert many["made_peak_mb"] < prepare_growth.PEAK_MB_BAR
     assert many["peak_mb"] < prepare_growth.PEAK_MB_BAR
-    assert many["cpu_us_each"] < 1.25 * few["cpu_us_each"]
+    assert many["cpu_us_each"] < prepare_growth.FLATNESS_BAR * few["cpu_us_each"]
 
 
 def test_both_count_the_same_of_atomic_files(capsys):
