@@ -56,16 +56,16 @@ def figures_of(sizes, folder, **budgets):
     return [prepare_growth._row(Report(), size, folder, **budgets) for size in sizes]
 
 
-def test_more_interactions_take_hardly_more_memory(tmp_path):
+def test_preparing_more_interactions_takes_hardly_more_memory(tmp_path):
     """An interaction that is held, as polars holds its ids and time, would take 61 bytes more.
 
-    Measured: 33 bytes in making and 22 in preparing; the catalogue grows by an item for twenty.
-    Small budgets, so that buffers are full at the smaller size.
+    Measured: 22 bytes; the catalogue grows by an item for twenty. Small budgets, so that buffers
+    are full at the smaller size. (The peak of making differs by 35 MB from run to run, too much
+    for so few: it is held to its bar at 20M.)
     """
     sizes = (400_000, 1_200_000)
     few, many = figures_of(sizes, tmp_path, working_bytes=4 << 20, most_events=100_000)
     more = many["read"] - few["read"]
-    assert 1e6 * (many["made_peak_mb"] - few["made_peak_mb"]) / more < 60
     assert 1e6 * (many["peak_mb"] - few["peak_mb"]) / more < 45
 
 
