@@ -9,7 +9,8 @@ Legend: P places of the table, a power of two.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from user_model.ops.kernel_cache import kernel
 
 _HASH_BITS = np.uint64(32)
 _NUMBER = np.uint64((1 << 32) - 1)
@@ -17,7 +18,7 @@ _ONE = np.uint64(1)
 _AHEAD = 256
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _are_equal(first, first_at, second, second_at, size):
     for k in range(size):  # noqa: SIM110 (numba knows no generators)
         if first[first_at + k] != second[second_at + k]:
@@ -25,7 +26,7 @@ def _are_equal(first, first_at, second, second_at, size):
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _touch(hashes, shift, places, starts, held):
     """Read what looking these strings up will read, one kind of memory after another.
 
@@ -44,7 +45,7 @@ def _touch(hashes, shift, places, starts, held):
     return seen
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def number(hashes, ends, given, shift, places, starts, held, count, codes):
     """Write the number of each string to codes, int32 [n]; returns how many there are now.
 
@@ -81,7 +82,7 @@ def number(hashes, ends, given, shift, places, starts, held, count, codes):
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def put_again(before, shift, places):
     """Put what stands in a table to its place in a larger one."""
     last = np.uint64(len(places) - 1)

@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from user_model.ops.kernel_cache import kernel
-
 from pipeline.sources.lane_kernels import LANES, RUN, add_run
+from user_model.ops.kernel_cache import kernel
 
 _TRIES = 64
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -120,7 +119,7 @@ def _sum_clusters(sums, front, back, moved, mass, law):
         add_run(row, row + 8 * LANES, masses, shares, odds, places)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _cluster_of(target, sums, front, back, moved, mass, law):
     """The first cluster whose running sum is above the target, by the sums of runs [1 + N]."""
     n = _place_of(sums[1:], target, 0, len(sums) - 1)
