@@ -79,7 +79,7 @@ def recommender(
     items = architecture.items
     if texts is None:
         ids = True if items.ids == "from_text" else items.ids
-        alone = {"text": False, "ids": ids, "domain_projections": False}
+        alone = {"text": False, "ids": ids, "domain_projections": False, "text_channel": False}
         items = items.model_copy(update=alone)
     table = ItemTable.build(items, n_items, architecture.dim, texts, domain_starts)
     network = sequence_model(model, architecture)

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from user_model.dropout import keep_mask, mix, mix_integers
 from user_model.item_domains import ItemDomains
+from user_model.text_channel import TextChannel, whitened_by_domain
 
 
 class ItemTableConfig(BaseModel):
@@ -22,6 +23,9 @@ class ItemTableConfig(BaseModel):
     CAME_LATER: ClassVar[Mapping[str, Any]] = {
         "domain_embedding": False,
         "domain_projections": False,
+        "text_channel": False,
+        "text_decay": 0.8,
+        "text_weight": 2.0,
     }
 
     ids: bool | Literal["from_text", "from_histories"] = Field(
@@ -37,6 +41,20 @@ class ItemTableConfig(BaseModel):
         False,
         description="Beside the projection of texts that all domains share, each has its own.",
     )
+    text_channel: bool = Field(
+        False,
+        description="Beside the learned vectors scores compare all of the text, whitened, with a "
+        "decayed mean of the history's (docs/log.md); histories must be of one domain.",
+    )
+    text_decay: float = Field(
+        0.8, gt=0.0, le=1.0,
+        description="text_channel: how much an event counts, against the event after it.",
+    )  # fmt: skip
+    text_weight: float = Field(
+        2.0, gt=0.0,
+        description="text_channel: what its weight in the score begins as; the cosine has 1. "
+        "Training moves it little.",
+    )  # fmt: skip
     id_dropout: float = Field(
         0.0, ge=0.0, lt=1.0,
         description="Share of items whose id vector is left out of a step, so that text learns to "
@@ -69,6 +87,7 @@ class ItemTable(nn.Module):
             start as, times id_std; None: at random.
         ids_from_histories: whether training starts the id vectors from the histories (`start_ids`).
         domains: what domains add to their items' vectors; None: nothing.
+        channel: the text beside the learned vectors, in scores; None: there is none.
 
     Raises:
         ValueError: neither text nor ids; text vectors of another number of items, or not finite;
@@ -92,12 +111,13 @@ class ItemTable(nn.Module):
         first_ids: Tensor | None = None,
         ids_from_histories: bool = False,
         domains: ItemDomains | None = None,
+        channel: TextChannel | None = None,
     ) -> None:
         super().__init__()
         _check(n_items, text_vectors, ids, id_dropout)
         self.n_items, self.dim, self.id_dropout = n_items, dim, id_dropout
         self.ids_from_histories = ids_from_histories
-        self.domains = domains
+        self.domains, self.channel = domains, channel
         self._id_std = (2.0 / (n_items + dim)) ** 0.5 if id_std is None else id_std
         self.ids: nn.Parameter | None = None
         if ids:
@@ -140,7 +160,9 @@ class ItemTable(nn.Module):
             ValueError: text is asked for and absent, or as the constructor raises.
         """
         starts = config.ids == "from_text"
-        for name, asked in (("text", config.text), ("ids: from_text", starts)):
+        channel = config.text_channel
+        wanted = {"text": config.text, "ids: from_text": starts, "text_channel": channel}
+        for name, asked in wanted.items():
             if asked and text_vectors is None:
                 raise ValueError(
                     f"{name}: the item table is to use text vectors and got none; pass the "
@@ -155,6 +177,7 @@ class ItemTable(nn.Module):
             id_dropout=config.id_dropout, id_std=config.id_std, first_ids=first,
             ids_from_histories=config.ids == "from_histories",
             domains=_domains(config, n_items, dim, text_vectors, domain_starts),
+            channel=_channel(config, n_items, text_vectors, domain_starts),
         )  # fmt: skip
 
     @torch.no_grad()
@@ -223,6 +246,18 @@ def _domains(
     starts = torch.tensor([0, n_items]) if starts is None else starts
     d_text = text.shape[1] if text is not None and config.domain_projections else 0
     return ItemDomains(starts, dim, d_text=d_text, embedding=config.domain_embedding)
+
+
+def _channel(
+    config: ItemTableConfig, n_items: int, text: Tensor | None, starts: Tensor | None
+) -> TextChannel | None:
+    if not config.text_channel:
+        return None
+    assert text is not None
+    _check_text(n_items, text)
+    starts = torch.tensor([0, n_items]) if starts is None else starts
+    white_Vt = whitened_by_domain(text, starts)
+    return TextChannel(white_Vt, starts, decay=config.text_decay, weight=config.text_weight)
 
 
 def whitened(vectors_Vt: Tensor, most: int) -> Tensor:

@@ -34,7 +34,7 @@ class TrainingMemory:
         weights: of all but the item table, with the copy of the best epoch's.
         gradients, optimizer: the same weights'.
         activations: what the backward pass of a batch needs.
-        item: of one item of the catalogue: id vector and its copies, its moments, text vector.
+        item: of one item of the catalogue: id vector and its copies, its moments, its text.
     """
 
     weights: int
@@ -76,6 +76,8 @@ def training_memory(
     copies = 3 if config.ema_decay > 0.0 else 2  # the best epoch's, and the average
     item = copies * _bytes([] if ids is None else [ids]) + _bytes([] if text is None else [text])
     item += _bytes(step.rows.state().values() if step.rows is not None else [])
+    channel = model.items.channel
+    item += _bytes([] if channel is None else [channel.columns])
     return TrainingMemory(
         weights=copies * dense,
         gradients=dense,

@@ -26,6 +26,8 @@ class ParameterCounts:
 class Recommender(nn.Module):
     """Scores items for users: <user vector, item vector>, both L2-normalised [D].
 
+    With a text channel in the table both go on in its columns (`text_channel`): width d + t.
+
     Args:
         items: the item table; its width is the sequence model's.
         sequence_model: Hydra, SASRec, or any module with their call.
@@ -51,23 +53,52 @@ class Recommender(nn.Module):
             cu_seqlens: int64 [S + 1], seams.
             times_T: int64 [T], unix seconds; only a model that reads times looks at them.
         """
-        return self.user_vectors_of(self.items(items_T), cu_seqlens, times_T)
+        return self.user_vectors_of(self.items(items_T), cu_seqlens, times_T, items_T=items_T)
 
     def user_vectors_of(
-        self, vectors_Td: Tensor, cu_seqlens: Tensor, times_T: Tensor | None = None
+        self,
+        vectors_Td: Tensor,
+        cu_seqlens: Tensor,
+        times_T: Tensor | None = None,
+        *,
+        items_T: Tensor,
     ) -> Tensor:
-        """Return the user's vectors [T, d], as scores take them, from item vectors [T, d]."""
+        """Return the user's vectors [T, width], as scores take them, from item vectors [T, d].
+
+        Args:
+            vectors_Td: the vectors of the items.
+            cu_seqlens: int64 [S + 1], seams.
+            times_T: as in `user_vectors`.
+            items_T: int64 [T], which items they are; only a text channel looks at them.
+        """
         if reads_times(self.sequence_model):
-            return self.scored(self.sequence_model(vectors_Td, cu_seqlens, times_T))
-        model: SequenceModel = self.sequence_model
-        return self.scored(model(vectors_Td, cu_seqlens))
+            users_Td = self._scored(self.sequence_model(vectors_Td, cu_seqlens, times_T))
+        else:
+            model: SequenceModel = self.sequence_model
+            users_Td = self._scored(model(vectors_Td, cu_seqlens))
+        if self.items.channel is None:
+            return users_Td
+        return torch.cat([users_Td, self.items.channel.histories(items_T, cu_seqlens)], 1)
 
     def item_vectors(self, items_M: Tensor) -> Tensor:
-        """Return the vectors [M, d] of items int64 [M], as scores take them."""
-        return self.scored(self.items(items_M))
+        """Return the vectors [M, width] of items int64 [M], as scores take them."""
+        return self.item_vectors_of(self.items(items_M), items_M)
 
-    def scored(self, vectors_Md: Tensor) -> Tensor:
-        """Return vectors [M, d] as scores take them: of length 1, or as they are."""
+    def item_vectors_of(self, vectors_Md: Tensor, items_M: Tensor) -> Tensor:
+        """Return the vectors [M, width] of items, as scores take them, from the table's [M, d]."""
+        scored_Md = self._scored(vectors_Md)
+        if self.items.channel is None:
+            return scored_Md
+        return torch.cat([scored_Md, self.items.channel.items(items_M)], 1)
+
+    @property
+    def width(self) -> int:
+        """Columns of user and item vectors as scores take them: d, and t with a text channel."""
+        channel = self.items.channel
+        return self.items.dim + (0 if channel is None else channel.width)
+
+    def _scored(self, vectors_Md: Tensor) -> Tensor:
+        """Return learned vectors [M, d] as scores take them: of length 1, or as they are."""
         return functional.normalize(vectors_Md, dim=-1) if self.normalise else vectors_Md
 
     @torch.no_grad()
@@ -79,7 +110,7 @@ class Recommender(nn.Module):
         times: Int64 | None = None,
         block_tokens: int = 32768,
     ) -> Tensor:
-        """Return each user's vector after the whole history, float32 [n, d], as scores take it.
+        """Return each user's vector after the whole history, float32 [n, width], for scores.
 
         Runs in evaluation mode, in blocks of whole histories of about block_tokens items.
 
@@ -90,15 +121,16 @@ class Recommender(nn.Module):
             block_tokens: bound on the items of a block (a single longer history passes it).
 
         Returns:
-            float32 [n, d] on the CPU; a row of zeros for an empty history: it tells nothing.
+            float32 [n, width] on the CPU; a row of zeros for an empty history: it tells nothing.
         """
         was_training = self.training
         self.eval()
         try:
-            users = torch.zeros(len(offsets) - 1, self.items.dim)
+            users = torch.zeros(len(offsets) - 1, self.width)
             seen, inverse = np.unique(items, return_inverse=True)
             device = next(self.parameters()).device
-            table = self.items(torch.from_numpy(seen.astype(np.int64)).to(device))
+            seen_M = torch.from_numpy(seen.astype(np.int64)).to(device)
+            table = self.items(seen_M)
             block = (np.asarray(offsets[:-1]) - offsets[0]) // block_tokens
             for number in np.unique(block):
                 first, last = np.searchsorted(block, [number, number + 1])
@@ -106,22 +138,27 @@ class Recommender(nn.Module):
                 rows = torch.from_numpy(inverse[events]).to(device)
                 when = None if times is None else torch.from_numpy(times[events]).to(device)
                 seams = np.asarray(offsets[first : last + 1], dtype=np.int64) - offsets[first]
-                users[first:last] = self._last_vectors(table, rows, seams, when)
+                users[first:last] = self._last_vectors(table, seen_M, rows, seams, when)
             return users
         finally:
             self.train(was_training)
 
     def _last_vectors(
-        self, table: Tensor, rows_T: Tensor, seams: Int64, times_T: Tensor | None
+        self,
+        table: Tensor,
+        seen_M: Tensor,
+        rows_T: Tensor,
+        seams: Int64,
+        times_T: Tensor | None,
     ) -> Tensor:
         """Return the vectors after the last item of each history, zeros after an empty one."""
         filled = np.flatnonzero(np.diff(seams))
-        users = torch.zeros(len(seams) - 1, self.items.dim)
+        users = torch.zeros(len(seams) - 1, self.width)
         if len(filled):
             cu_seqlens = np.concatenate([[0], seams[filled + 1]])
             vectors = functional.embedding(rows_T, table)
             on_device = torch.from_numpy(cu_seqlens).to(rows_T.device)
-            packed = self.user_vectors_of(vectors, on_device, times_T)
+            packed = self.user_vectors_of(vectors, on_device, times_T, items_T=seen_M[rows_T])
             users[filled] = packed[torch.from_numpy(cu_seqlens[1:] - 1)].float().cpu()
         return users
 

@@ -191,10 +191,12 @@ class TrainingStep:
         times_T = None if part.times is None else torch.from_numpy(part.times).to(self.device)
         with keyed_dropout(self.model.sequence_model, mix(tokens + mix_integers(key, 1))):
             inputs_Td = functional.embedding(given.inputs, table_Md)
-            users_Td = self.model.user_vectors_of(inputs_Td, given.cu_seqlens, times_T)
+            users_Td = self.model.user_vectors_of(
+                inputs_Td, given.cu_seqlens, times_T, items_T=items_M[given.inputs]
+            )
         losses_N = sampled_loss(
             functional.embedding(given.tokens, users_Td),
-            self.model.scored(table_Md),
+            self.model.item_vectors_of(table_Md, items_M),
             given.positive,
             given.negative,
             self.config,

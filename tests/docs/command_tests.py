@@ -79,9 +79,12 @@ COMMANDS = {
         f"{BENCHMARKS}test_objectives_benchmark.py::test_both_objectives_are_measured"
     ),
     r"python -m benchmarks\.pipeline.*": (
-        f"{BENCHMARKS}test_pipeline_benchmark.py::test_metrics_are_the_same_and_every_stage_is_in_the_table"
+        f"{BENCHMARKS}test_pipeline_benchmark.py::"
+        "test_metrics_are_the_same_and_every_stage_is_in_the_table"
     ),
-    r"python -m benchmarks\.scaling.*": f"{BENCHMARKS}test_scaling.py::test_every_stage_is_measured_fitted_and_published",
+    r"python -m benchmarks\.scaling.*": (
+        f"{BENCHMARKS}test_scaling.py::test_every_stage_is_measured_fitted_and_published"
+    ),
     r"python -m benchmarks\.prepare.*": (
         f"{BENCHMARKS}test_prepare_benchmark.py::"
         "test_growth_is_measured_in_fresh_processes_after_equality"

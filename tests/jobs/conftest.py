@@ -27,7 +27,10 @@ TINY = {
             "checkpoint_every": 2,
         },
     },
-    "user_model": {"dim": 16, "training": {"epochs": 2, "negatives": 32}},
+    "user_model": {
+        **{"dim": 16, "items": {"text_channel": True}},
+        "training": {"epochs": 2, "negatives": 32},
+    },
     "sasrec": {"dim": 16, "training": {"epochs": 2, "negatives": 32}},
 }
 # What people have in the environment of their jobs, and nothing may ever repeat.

@@ -57,6 +57,10 @@ def test_own_data_take_five_lines(tmp_path):
             f"domains: [{DOMAIN}]\nuser_model: {{joint: {{epohcs: 3}}}}",
             "user_model: joint: training.epohcs: .*`epochs`",
         ),
+        (
+            f"domains: [{DOMAIN}]\nuser_model: {{interleave: true, items: {{text_channel: true}}}}",
+            "interleave: got true with items.text_channel: true",
+        ),
         (f"domains: [{DOMAIN}]\nuser_model: {{joint: {{dropout: 2}}}}", "joint: dropout: .*got 2"),
         (f"domains: [{DOMAIN}]\nuser_model: {{dim: wide}}", "user_model.dim: .*got 'wide'"),
     ],

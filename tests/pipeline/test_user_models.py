@@ -79,7 +79,10 @@ def test_a_model_is_trained_saved_and_ranks_its_domains(model, domain, ranked, f
     fields = {
         "hydra_time": {"time_gaps": True},
         "hydra_domains": {
-            "items": {"domain_embedding": True, "domain_projections": True},  # ids alone: no texts
+            # Ids alone: what reads texts is left out.
+            "items": dict.fromkeys(
+                ["domain_embedding", "domain_projections", "text_channel"], True
+            ),
             "training": TRAINING | {"other_domains_share": 0.5},
         },
     }.get(model, {})

@@ -1,0 +1,120 @@
+"""Text beside the learned vectors: an item's own, whitened, and the decayed mean of a history's.
+
+A projection of text vectors to the model's width keeps the coarse differences that sampled
+negatives ask for, and loses the fine ones by which the first ten items are ranked (docs/log.md).
+Here all columns of the text stand beside the learned vector in the score:
+
+    score(user, item) = <user vector, item vector> + w <mean of texts so far, text>, both whitened
+
+Only w, one number a domain, is learned. The mean is a state of one row a user, however long the
+history. Our choice [D]; the paper has none.
+
+Shapes: V items, M items asked for, T packed tokens, D domains, t columns of the channel, B block.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_BLOCK = 64  # tokens whose sums are one product
+
+
+class TextChannel(nn.Module):
+    """Whitened text of length 1 for each item, and what a history's texts say of the next.
+
+    Each domain is whitened by itself: within the books "novel" tells nothing. An item is compared
+    with items of its own domain alone, so a history must be of one domain.
+
+    Args:
+        whitened_Vt: float [V, t], rows of any length; a row of zeros says nothing.
+        starts: int64 [D + 1], the first item of each domain, and the number of items.
+        decay: weight of an event, against that of the event after it.
+        weight: what w begins as. Against sampled negatives the loss hardly moves it, and asks for
+            less than the ranking does (docs/log.md), so it is a setting and not only a start.
+    """
+
+    columns: Tensor
+    starts: Tensor
+
+    def __init__(self, whitened_Vt: Tensor, starts: Tensor, *, decay: float, weight: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("columns", functional.normalize(whitened_Vt, dim=1), persistent=False)
+        self.register_buffer("starts", starts.clone(), persistent=False)
+        self.weights = nn.Parameter(torch.full((len(starts) - 1,), weight))
+
+    @property
+    def width(self) -> int:
+        """Columns t that stand beside the learned vectors."""
+        return self.columns.shape[1]
+
+    def items(self, items_M: Tensor) -> Tensor:
+        """The rows [M, t] of items int64 [M]; nothing in them is learned."""
+        return self.columns.index_select(0, items_M)
+
+    def histories(self, items_T: Tensor, cu_seqlens: Tensor) -> Tensor:
+        """What stands beside the user's vector after each item, [T, t].
+
+        Args:
+            items_T: int64 [T], packed global item positions, oldest first, one domain a sequence.
+            cu_seqlens: int64 [S + 1], seams.
+        """
+        means_Tt = decayed_means(self.items(items_T), cu_seqlens, self.decay)
+        domains_T = torch.bucketize(items_T, self.starts[1:-1], right=True)
+        return self.weights[domains_T, None] * means_Tt
+
+
+def whitened_by_domain(text_Vt: Tensor, starts: Tensor) -> Tensor:
+    """Return each domain's text vectors with columns of deviation 1 that are not correlated.
+
+    Args:
+        text_Vt: float [V, d_text].
+        starts: int64 [D + 1], the first item of each domain, and the number of items.
+
+    Returns:
+        float32 [V, d_text]; zeros where a domain has fewer directions than columns.
+    """
+    from user_model.items import whitened  # here, since the table is made with a channel
+
+    width = text_Vt.shape[1]
+    parts = [whitened(text_Vt[first:end], width) for first, end in pairwise(starts.tolist())]
+    return torch.cat([functional.pad(part, (0, width - part.shape[1])) for part in parts])
+
+
+@torch.no_grad()
+def decayed_means(rows_Tt: Tensor, cu_seqlens: Tensor, decay: float) -> Tensor:
+    """Return, after each token, the mean of its sequence's rows so far, [T, t].
+
+    A row counts decay times as much as the row after it. No gradient goes through.
+
+    Args:
+        rows_Tt: float [T, t].
+        cu_seqlens: int64 [S + 1], seams.
+        decay: in (0, 1].
+    """
+    n_tokens = len(rows_Tt)
+    lengths_S = cu_seqlens.diff()
+    numbers_S = torch.arange(len(lengths_S), device=rows_Tt.device)
+    segments_T = torch.repeat_interleave(numbers_S, lengths_S)
+    positions_T = torch.arange(n_tokens, device=rows_Tt.device) - cu_seqlens[segments_T]
+    spare = -n_tokens % _BLOCK
+    rows = functional.pad(rows_Tt, (0, 0, 0, spare)).unflatten(0, (-1, _BLOCK))
+    segments = functional.pad(segments_T, (0, spare), value=-1).unflatten(0, (-1, _BLOCK))
+    at_B = torch.arange(_BLOCK, device=rows_Tt.device)
+    steps_BB = (at_B[:, None] - at_B).clamp(min=0)
+    falling_BB = torch.where(at_B[:, None] >= at_B, decay ** steps_BB.to(rows_Tt.dtype), 0.0)
+    sums = torch.bmm((segments[:, :, None] == segments[:, None]) * falling_BB, rows)
+    carried_B = decay ** (at_B + 1).to(rows_Tt.dtype)
+    for before, block in pairwise(range(len(sums))):
+        goes_on_B = (segments[block] == segments[before, -1]) * carried_B
+        sums[block].addr_(goes_on_B, sums[before, -1])
+    weights_T = _weights(positions_T, decay, rows_Tt.dtype)
+    return sums.flatten(0, 1)[:n_tokens] / weights_T[:, None]
+
+
+def _weights(positions_T: Tensor, decay: float, dtype: torch.dtype) -> Tensor:
+    """Sum of the weights of positions 0 to p: 1 + decay + ... + decay^p, [T]."""
+    counts_T = (positions_T + 1).to(dtype)
+    return counts_T if decay == 1.0 else (1.0 - decay**counts_T) / (1.0 - decay)
