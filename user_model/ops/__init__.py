@@ -1,5 +1,11 @@
 """The scan, the convolution, RoPE and the loss: a reference of each, and the faster forms."""
 
+import os
+
+# Read when numba is imported, which the lines below do. Where colorama is installed too, numba
+# would have it write a control sequence to the terminal at the end of every program.
+os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
+
 from user_model.ops.backends import BackendUnavailableError
 from user_model.ops.conv_scan import conv_scan
 from user_model.ops.convolution import causal_conv

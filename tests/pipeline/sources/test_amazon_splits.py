@@ -67,7 +67,7 @@ def test_low_ratings_are_left_out_if_asked(tmp_path):
 def test_a_bad_row_is_named_by_file_and_line(tmp_path):
     files = write_split(tmp_path)
     files[1].write_text(f"{HEADER}\nA1,B2,5.0\nA1,B2,5.0,1405468800000\nA1,,5.0,1405468800000\n")
-    files[2].write_text(f"{HEADER}\nA1,B4,1.0,1405555200\n")
+    files[2].write_text(f"{HEADER}\nA1,B4,1.0,1405555200000\n")
     rejected = read(files).rejected
     assert [(row.file.name, row.line) for row in rejected[:2]] == [
         ("Oak_Desks.valid.csv", 2), ("Oak_Desks.valid.csv", 4)
