@@ -79,12 +79,12 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
         os.environ.setdefault(name, value)
     import ray
 
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     if ray.is_initialized():  # a caller's own connection (a notebook, a test session) stays
         with _group_leaves():
             yield
         return
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
     own = {} if os.environ.get("RAY_ADDRESS") else _own_ray()
     with kept_handlers():
         ray.init(
