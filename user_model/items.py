@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from user_model.dropout import keep_mask, mix, mix_integers
 from user_model.item_domains import ItemDomains
-from user_model.text_channel import TextChannel, whitened_by_domain
+from user_model.text_channel import TextChannel
+from user_model.whitening import whitened, whitened_by_domain
 
 
 class ItemTableConfig(BaseModel):
@@ -168,6 +169,8 @@ class ItemTable(nn.Module):
                     f"{name}: the item table is to use text vectors and got none; pass the "
                     "snapshot of the embedding cache, or set text to false and ids to true"
                 )
+        if domain_starts is None:
+            domain_starts = torch.tensor([0, n_items])
         first = None
         if starts and text_vectors is not None:
             _check_text(n_items, text_vectors)
@@ -176,7 +179,7 @@ class ItemTable(nn.Module):
             n_items, dim, text_vectors if config.text else None, bool(config.ids),
             id_dropout=config.id_dropout, id_std=config.id_std, first_ids=first,
             ids_from_histories=config.ids == "from_histories",
-            domains=_domains(config, n_items, dim, text_vectors, domain_starts),
+            domains=_domains(config, dim, text_vectors, domain_starts),
             channel=_channel(config, n_items, text_vectors, domain_starts),
         )  # fmt: skip
 
@@ -234,7 +237,7 @@ class ItemTable(nn.Module):
 
 
 def _domains(
-    config: ItemTableConfig, n_items: int, dim: int, text: Tensor | None, starts: Tensor | None
+    config: ItemTableConfig, dim: int, text: Tensor | None, starts: Tensor
 ) -> ItemDomains | None:
     if not config.domain_embedding and not config.domain_projections:
         return None
@@ -243,40 +246,19 @@ def _domains(
             "domain_projections: projects text vectors and the table has none; set text to true "
             "and pass the snapshot of the embedding cache, or set domain_projections to false"
         )
-    starts = torch.tensor([0, n_items]) if starts is None else starts
     d_text = text.shape[1] if text is not None and config.domain_projections else 0
     return ItemDomains(starts, dim, d_text=d_text, embedding=config.domain_embedding)
 
 
 def _channel(
-    config: ItemTableConfig, n_items: int, text: Tensor | None, starts: Tensor | None
+    config: ItemTableConfig, n_items: int, text: Tensor | None, starts: Tensor
 ) -> TextChannel | None:
     if not config.text_channel:
         return None
     assert text is not None
     _check_text(n_items, text)
-    starts = torch.tensor([0, n_items]) if starts is None else starts
     white_Vt = whitened_by_domain(text, starts)
     return TextChannel(white_Vt, starts, decay=config.text_decay, weight=config.text_weight)
-
-
-def whitened(vectors_Vt: Tensor, most: int) -> Tensor:
-    """Return the leading principal components of vectors [V, d_text]: float32 [V, k <= most].
-
-    Each column has mean 0 and deviation 1 over the V items, and no two are correlated. Starting
-    ids from components of text vectors is of Harte et al. (2023); whitening them is our choice: it
-    was better than their natural scale (docs/log.md). Directions in which the vectors do not
-    differ are left out. A component's sign, which no theory gives, is that of the largest weight.
-    """
-    centred_Vt = vectors_Vt.double()
-    centred_Vt = centred_Vt - centred_Vt.mean(0)
-    variances_t, directions_tt = torch.linalg.eigh(centred_Vt.T @ centred_Vt / len(centred_Vt))
-    variances_t, directions_tt = variances_t.flip(0)[:most], directions_tt.flip(1)[:, :most]
-    kept = variances_t > 1e-9 * variances_t[:1].clamp_min(1e-30)
-    variances_k, directions_tk = variances_t[kept], directions_tt[:, kept]
-    largest = directions_tk.abs().argmax(0, keepdim=True)
-    signs_k = directions_tk.gather(0, largest).sign()
-    return (centred_Vt @ (directions_tk * signs_k / variances_k.sqrt())).float()
 
 
 def _draw(weight: Tensor, std: float | None) -> None:

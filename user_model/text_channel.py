@@ -66,23 +66,6 @@ class TextChannel(nn.Module):
         return self.weights[domains_T, None] * means_Tt
 
 
-def whitened_by_domain(text_Vt: Tensor, starts: Tensor) -> Tensor:
-    """Return each domain's text vectors with columns of deviation 1 that are not correlated.
-
-    Args:
-        text_Vt: float [V, d_text].
-        starts: int64 [D + 1], the first item of each domain, and the number of items.
-
-    Returns:
-        float32 [V, d_text]; zeros where a domain has fewer directions than columns.
-    """
-    from user_model.items import whitened  # here, since the table is made with a channel
-
-    width = text_Vt.shape[1]
-    parts = [whitened(text_Vt[first:end], width) for first, end in pairwise(starts.tolist())]
-    return torch.cat([functional.pad(part, (0, width - part.shape[1])) for part in parts])
-
-
 @torch.no_grad()
 def decayed_means(rows_Tt: Tensor, cu_seqlens: Tensor, decay: float) -> Tensor:
     """Return, after each token, the mean of its sequence's rows so far, [T, t].

@@ -14,7 +14,8 @@ from user_model import (
     TrainingConfig,
     train,
 )
-from user_model.text_channel import decayed_means, whitened_by_domain
+from user_model.text_channel import decayed_means
+from user_model.whitening import whitened_by_domain
 
 STARTS = torch.tensor([0, 40, 60])
 
