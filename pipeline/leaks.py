@@ -47,6 +47,7 @@ def check_no_leak(
     """
     _check_order_of_roles(corpus, roles)
     if histories is not None:
+        _check_user_order(corpus, histories.users)
         for rows in _some_rows(corpus):
             allowed = np.flatnonzero(roles[_events(corpus, rows)] == TRAIN)
             extra = _beyond(
@@ -82,6 +83,7 @@ def _check_cases(corpus: Corpus, roles: Roles, cases: EvaluationCases) -> None:
     # When each row's target comes; the others' never, so that nothing of theirs is allowed.
     moment = np.full(corpus.n_users, -1, dtype=np.int64)
     moment[cases.users] = at
+    _check_user_order(corpus, cases.users)
     for rows in _some_rows(corpus):
         events = _events(corpus, rows)
         known = (roles[events] == TRAIN) | (roles[events] == KNOWN)
@@ -136,14 +138,18 @@ def _allowed(corpus: Corpus, rows: slice, places: NDArray[np.intp]) -> Ints:
     return _keys(corpus, corpus.event_users[events], corpus.items[events])
 
 
-def _held(corpus: Corpus, rows: slice, users: Ints, offsets: Ints, items: Ints) -> Ints:
-    """The keys of what stands in the histories of some rows' users.
+def _check_user_order(corpus: Corpus, users: Ints) -> None:
+    """See that all histories are looked at when the rows are, some at a time.
 
     Raises:
         LeakError: the users are not those of rows, in order, so that some would go unchecked.
     """
     if len(users) and ((np.diff(users) < 0).any() or users[0] < 0 or users[-1] >= corpus.n_users):
         raise LeakError("the users of histories are no rows of the corpus, or not in their order")
+
+
+def _held(corpus: Corpus, rows: slice, users: Ints, offsets: Ints, items: Ints) -> Ints:
+    """The keys of what stands in the histories of some rows' users, who are in their order."""
     first, last = np.searchsorted(users, [rows.start, rows.stop])
     owners = np.repeat(users[first:last], np.diff(offsets[first : last + 1]))
     return _keys(corpus, owners, items[offsets[first] : offsets[last]])
