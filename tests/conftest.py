@@ -18,6 +18,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests one of several processes runs (`-n 2 --dist loadgroup`, in `make test`).
+
+    All that need a Ray stay in one process, so that one Ray is at work at a time; tests of one
+    file share what its fixtures made.
+    """
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        needs_ray = item.get_closest_marker("ray") or {"ray_session", "workplace"} & {*fixtures}
+        group = "ray" if needs_ray else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder of real data; tests that need it are skipped where it is absent."""
