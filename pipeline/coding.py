@@ -20,7 +20,7 @@ _FULLEST = 0.7  # share of the table's places that are taken: beyond, looking up
 class Coding:
     """Numbers strings 0, 1, 2 ... as they come; equal ones get the same number.
 
-    Holds each distinct string's bytes once, and 20 to 30 bytes beside them: a Python dict takes
+    Holds each distinct string's bytes once, and 45 to 75 bytes beside them: a Python dict takes
     some 150. A string is found by its hash and then compared, so equal hashes do no harm. Which
     number a string has means nothing.
     """
@@ -29,8 +29,7 @@ class Coding:
         self._count = 0
         self._bytes: NDArray[np.uint8] = np.empty(0, dtype=np.uint8)
         self._starts: NDArray[np.int64] = np.zeros(1, dtype=np.int64)
-        # A place is 0, or the upper half of a hash and, below it, the string's number + 1.
-        self._places = np.zeros(2, dtype=np.uint64)
+        self._places = _no_places(2)
 
     def codes(self, strings: pl.Series) -> NDArray[np.int32]:
         """The number of each string (String, no nulls), int32 [n]."""
@@ -70,8 +69,13 @@ class Coding:
             before = self._places
             bits = int(most / _FULLEST).bit_length()
             assert bits < _HASH_BITS, f"{most:,} strings are more than can be numbered"
-            self._places = np.zeros(1 << bits, dtype=np.uint64)
+            self._places = _no_places(1 << bits)
             put_again(before, self._shift, self._places)
+
+
+def _no_places(count: int) -> NDArray[np.uint64]:
+    """Places as `coding_kernels` has them, nothing in any."""
+    return np.zeros((count, 3), dtype=np.uint64)
 
 
 def _grown(values: NDArray[_Kind], size: int, used: int) -> NDArray[_Kind]:

@@ -33,18 +33,30 @@ def test_many_strings_of_many_lengths_keep_their_numbers_as_the_table_grows():
     assert held.to_list() == coding.strings().to_list()
 
 
-@given(st.lists(st.text(max_size=2, alphabet="ab"), max_size=30), st.integers(0, 3))
+def test_strings_that_differ_after_their_first_bytes_or_in_length_alone_have_numbers_of_their_own():
+    coding = Coding()
+    roots = ["", "a" * 7, "a" * 8, "a" * 14, "a" * 15, "a" * 16, "a" * 254, "a" * 255, "a" * 256]
+    strings = [
+        root + end for root in roots for end in ("", "\x00", "b", "bb", "b" * 300, "b" * 301)
+    ]
+    codes = coding.codes(pl.Series(strings))
+    assert codes.tolist() == list(range(len(strings)))
+    assert np.array_equal(coding.codes(pl.Series(strings)), codes)
+    assert coding.strings().to_list() == strings
+
+
+@given(st.lists(st.text(max_size=18, alphabet="ab"), max_size=30), st.integers(0, 3))
 def test_equal_hashes_do_no_harm(strings, bits):
     """The table alone, with hashes of so few bits that most are equal, all at its last places."""
     ends, given_bytes = string_bytes(pl.Series(strings, dtype=pl.String))
     hashes = np.array([2**32 - 1 - (len(s) & bits) for s in strings], dtype=np.uint64)
-    places, codes = np.zeros(64, dtype=np.uint64), np.empty(len(strings), dtype=np.int32)
-    starts, held = np.zeros(40, dtype=np.int64), np.empty(100, dtype=np.uint8)
+    places, codes = np.zeros((64, 3), dtype=np.uint64), np.empty(len(strings), dtype=np.int32)
+    starts, held = np.zeros(40, dtype=np.int64), np.empty(600, dtype=np.uint8)
     count = number(hashes, ends, given_bytes, 26, places, starts, held, 0, codes)
     order = list(dict.fromkeys(strings))
     assert count == len(order)
     assert codes.tolist() == [order.index(string) for string in strings]
-    larger = np.zeros(256, dtype=np.uint64)
+    larger = np.zeros((256, 3), dtype=np.uint64)
     put_again(places, 24, larger)
     again = np.empty_like(codes)
     assert number(hashes, ends, given_bytes, 24, larger, starts, held, count, again) == count
