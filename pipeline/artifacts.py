@@ -126,6 +126,11 @@ class RunStore:
             return None
         return _verified(name, key, folder)
 
+    def named(self, folder: str, tell: Tell | None = None) -> Artifact | None:
+        """The finished output in a folder of the store, as a run card names it; as `find`."""
+        manifest = self._manifest_in(Path(folder).name)
+        return None if manifest is None else self.find(manifest["name"], manifest["key"], tell)
+
     def state(self, name: str, key: str) -> Literal["done", "begun", "to do"]:
         """How far the output is; looks at names alone, so a damaged one is `done` too."""
         folder = self.folder(name, key)
@@ -210,6 +215,11 @@ class RunStore:
         os.replace(work, folder)
         flush(self.root)
         return Artifact(name, key, folder, files, recipe)
+
+    def _manifest_in(self, folder: str) -> dict[str, Any] | None:
+        """The manifest in a folder of the store, unchecked; None where there is none."""
+        path = self.root / folder / MANIFEST
+        return read_json(path) if path.is_file() else None
 
     def _remove_if_empty(self, existed: bool) -> None:
         for folder in (self.root / ".work", self.root / ".locks"):

@@ -119,7 +119,7 @@ class ItemTable(nn.Module):
         self.n_items, self.dim, self.id_dropout = n_items, dim, id_dropout
         self.ids_from_histories = ids_from_histories
         self.domains, self.channel = domains, channel
-        self._id_std = (2.0 / (n_items + dim)) ** 0.5 if id_std is None else id_std
+        self.id_std = (2.0 / (n_items + dim)) ** 0.5 if id_std is None else id_std
         self.ids: nn.Parameter | None = None
         if ids:
             self.ids = nn.Parameter(torch.empty(n_items, dim))
@@ -194,7 +194,7 @@ class ItemTable(nn.Module):
         assert self.ids is not None
         columns = self.ids[:, : first_Vk.shape[1]]
         first_Vk, told_V = first_Vk.to(columns), told_V.to(columns.device)
-        columns.copy_(torch.where(told_V[:, None], self._id_std * first_Vk, columns))
+        columns.copy_(torch.where(told_V[:, None], self.id_std * first_Vk, columns))
 
     def mark_seen(self, items: Tensor) -> None:
         """With text: keep id vectors for these items, int64 [any], alone. Without: do nothing."""

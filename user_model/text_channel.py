@@ -77,11 +77,55 @@ def decayed_means(rows_Tt: Tensor, cu_seqlens: Tensor, decay: float) -> Tensor:
         cu_seqlens: int64 [S + 1], seams.
         decay: in (0, 1].
     """
-    n_tokens = len(rows_Tt)
+    segments_T = _segments(cu_seqlens)
+    counts_T = torch.arange(1, len(rows_Tt) + 1, device=rows_Tt.device) - cu_seqlens[segments_T]
+    sums_Tt = _decayed_sums(rows_Tt, segments_T, decay)
+    return mean_of_sums(sums_Tt, counts_T, decay)
+
+
+@torch.no_grad()
+def last_sums(
+    rows_Tt: Tensor, cu_seqlens: Tensor, decay: float, before_St: Tensor | None = None
+) -> Tensor:
+    """Return each sequence's decayed sum after its last row, [S, t]: what a state keeps of texts.
+
+    Args:
+        rows_Tt: float [T, t].
+        cu_seqlens: int64 [S + 1], seams; a sequence may be empty.
+        decay: in (0, 1].
+        before_St: the sums of what came before, [S, t]; None: nothing did.
+    """
     lengths_S = cu_seqlens.diff()
-    numbers_S = torch.arange(len(lengths_S), device=rows_Tt.device)
-    segments_T = torch.repeat_interleave(numbers_S, lengths_S)
-    positions_T = torch.arange(n_tokens, device=rows_Tt.device) - cu_seqlens[segments_T]
+    last_St = rows_Tt.new_zeros(len(lengths_S), rows_Tt.shape[1])
+    filled_S = lengths_S > 0
+    sums_Tt = _decayed_sums(rows_Tt, _segments(cu_seqlens), decay)
+    last_St[filled_S] = sums_Tt[cu_seqlens[1:][filled_S] - 1]
+    if before_St is None:
+        return last_St
+    return last_St + before_St * decay ** lengths_S.to(rows_Tt.dtype)[:, None]
+
+
+def mean_of_sums(sums_nt: Tensor, counts_n: Tensor, decay: float) -> Tensor:
+    """Return the means [n, t] whose sums over counts_n rows, int64 [n], these are."""
+    counts_n = counts_n.to(sums_nt.dtype)
+    # Sum of the weights: 1 + decay + ... + decay^(count - 1).
+    weights_n = counts_n if decay == 1.0 else (1.0 - decay**counts_n) / (1.0 - decay)
+    return sums_nt / weights_n[:, None]
+
+
+def _segments(cu_seqlens: Tensor) -> Tensor:
+    """The sequence of each token, int64 [T]."""
+    lengths_S = cu_seqlens.diff()
+    return torch.repeat_interleave(
+        torch.arange(len(lengths_S), device=cu_seqlens.device), lengths_S
+    )
+
+
+def _decayed_sums(rows_Tt: Tensor, segments_T: Tensor, decay: float) -> Tensor:
+    """The sum of each sequence's rows so far, after each token, [T, t]."""
+    n_tokens = len(rows_Tt)
+    if not n_tokens:
+        return rows_Tt
     spare = -n_tokens % _BLOCK
     rows = functional.pad(rows_Tt, (0, 0, 0, spare)).unflatten(0, (-1, _BLOCK))
     segments = functional.pad(segments_T, (0, spare), value=-1).unflatten(0, (-1, _BLOCK))
@@ -93,11 +137,4 @@ def decayed_means(rows_Tt: Tensor, cu_seqlens: Tensor, decay: float) -> Tensor:
     for before, block in pairwise(range(len(sums))):
         goes_on_B = (segments[block] == segments[before, -1]) * carried_B
         sums[block].addr_(goes_on_B, sums[before, -1])
-    weights_T = _weights(positions_T, decay, rows_Tt.dtype)
-    return sums.flatten(0, 1)[:n_tokens] / weights_T[:, None]
-
-
-def _weights(positions_T: Tensor, decay: float, dtype: torch.dtype) -> Tensor:
-    """Sum of the weights of positions 0 to p: 1 + decay + ... + decay^p, [T]."""
-    counts_T = (positions_T + 1).to(dtype)
-    return counts_T if decay == 1.0 else (1.0 - decay**counts_T) / (1.0 - decay)
+    return sums.flatten(0, 1)[:n_tokens]

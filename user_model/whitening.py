@@ -3,11 +3,47 @@
 Shapes: V items, D domains, k columns kept.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+
+@dataclass(frozen=True, eq=False)
+class Whitening:
+    """What turns text vectors into whitened ones: those of a table, and of items that come later.
+
+    Attributes:
+        mean: of each column of the table, float64 [d_text].
+        directions: float64 [d_text, k], scaled so that each component has deviation 1.
+    """
+
+    mean: Tensor
+    directions: Tensor
+
+    @classmethod
+    def of(cls, vectors_Vt: Tensor, most: int) -> Self:
+        """Find the leading principal components of vectors [V, d_text], `most` at most.
+
+        Directions in which the vectors do not differ are left out. A component's sign, which no
+        theory gives, is that of the largest weight.
+        """
+        mean_t = vectors_Vt.double().mean(0)
+        centred_Vt = vectors_Vt.double() - mean_t
+        variances_t, directions_tt = torch.linalg.eigh(centred_Vt.T @ centred_Vt / len(centred_Vt))
+        variances_t, directions_tt = variances_t.flip(0)[:most], directions_tt.flip(1)[:, :most]
+        kept = variances_t > 1e-9 * variances_t[:1].clamp_min(1e-30)
+        variances_k, directions_tk = variances_t[kept], directions_tt[:, kept]
+        largest = directions_tk.abs().argmax(0, keepdim=True)
+        signs_k = directions_tk.gather(0, largest).sign()
+        return cls(mean_t, directions_tk * signs_k / variances_k.sqrt())
+
+    def __call__(self, vectors_Vt: Tensor) -> Tensor:
+        """Return the components of vectors [V, d_text], float32 [V, k]."""
+        return ((vectors_Vt.double() - self.mean) @ self.directions).float()
 
 
 def whitened(vectors_Vt: Tensor, most: int) -> Tensor:
@@ -15,18 +51,9 @@ def whitened(vectors_Vt: Tensor, most: int) -> Tensor:
 
     Each column has mean 0 and deviation 1 over the V items, and no two are correlated. Starting
     ids from components of text vectors is of Harte et al. (2023); whitening them is our choice: it
-    was better than their natural scale (docs/log.md). Directions in which the vectors do not
-    differ are left out. A component's sign, which no theory gives, is that of the largest weight.
+    was better than their natural scale (docs/log.md).
     """
-    centred_Vt = vectors_Vt.double()
-    centred_Vt = centred_Vt - centred_Vt.mean(0)
-    variances_t, directions_tt = torch.linalg.eigh(centred_Vt.T @ centred_Vt / len(centred_Vt))
-    variances_t, directions_tt = variances_t.flip(0)[:most], directions_tt.flip(1)[:, :most]
-    kept = variances_t > 1e-9 * variances_t[:1].clamp_min(1e-30)
-    variances_k, directions_tk = variances_t[kept], directions_tt[:, kept]
-    largest = directions_tk.abs().argmax(0, keepdim=True)
-    signs_k = directions_tk.gather(0, largest).sign()
-    return (centred_Vt @ (directions_tk * signs_k / variances_k.sqrt())).float()
+    return Whitening.of(vectors_Vt, most)(vectors_Vt)
 
 
 def whitened_by_domain(text_Vt: Tensor, starts: Tensor) -> Tensor:

@@ -204,6 +204,10 @@ class ObjectRunStore(RunStore):
             log.warning("%s; it was moved to %s", error, aside)
             return None
 
+    def _manifest_in(self, folder: str) -> dict[str, Any] | None:
+        found = self.bucket.read(f"{folder}/{MANIFEST}")
+        return super()._manifest_in(folder) if found is None else json.loads(found.data)
+
     def _remote_manifest(self, name: str, key: str) -> dict[str, Any] | None:
         place = f"{self._prefix(name, key)}/{MANIFEST}"
         found = self.bucket.read(place)
