@@ -58,6 +58,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
 
 
 @pytest.fixture(scope="session")
+def text_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """A run whose items are their texts alone, by an untuned table, and histories are whole."""
+    return finished_run(
+        tmp_path_factory.mktemp("texts"),
+        models=["hydra_joint"],
+        item_llm={"encoder": {"base": "static"}, "lora": None},
+        split={"max_history": None},
+        user_model={"dim": 16, "layers": 1, "items": {"ids": False}, "training": TRAINING},
+    )
+
+
+@pytest.fixture(scope="session")
 def bundle(run: SmallRun) -> Path:
     """The bundle of its hydra_joint; a test that writes to one copies it first."""
     return export(run.folder)

@@ -62,6 +62,19 @@ def test_its_vectors_are_those_of_an_item_without_an_id(own, run, data_of):
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)  # the text is encoded anew
 
 
+def test_the_same_text_stands_beside_its_like(text_run, tmp_path):
+    rec = Recommender.load(export(text_run.folder, output=tmp_path / "bundle"))
+    assert rec.window is None
+    garden = rec.catalogue("garden")
+    row = rec.add_item("garden", "new", garden.texts(11))
+    for history in ([3, 7], [20, 1, 40], [59]):
+        found = rec.recommend(garden.ids(history), 61, domain="garden").item_ids
+        beside = found.index("new"), found.index(garden.id(11))
+        between = found[min(beside) + 1 : max(beside)]
+        # Others of the very same score alone may stand between them.
+        assert all(garden.texts(garden.row(one)) == garden.texts(row) for one in between)
+
+
 def test_ids_alone_take_no_new_items(run, tmp_path):
     rec = Recommender.load(export(run.folder, "hydra_ids", tmp_path / "bundle"))
     with pytest.raises(ValueError, match="hydra_ids knows ids alone"):
