@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from user_model.compiled_step import CompiledStep
 from user_model.hydra import Hydra
 from user_model.streaming import HydraState
 from user_model.text_channel import last_sums, mean_of_sums
@@ -97,12 +98,19 @@ class UserStream:
         hydra: in evaluation mode.
         channel: the text beside the learned vectors, in scores; None: there is none.
         normalise: as in `Recommender`.
+        compiled: the compiled form of the model's step; None: the model's own, in torch.
     """
 
     def __init__(
-        self, hydra: Hydra, channel: ChannelSettings | None, *, normalise: bool = True
+        self,
+        hydra: Hydra,
+        channel: ChannelSettings | None,
+        *,
+        normalise: bool = True,
+        compiled: CompiledStep | None = None,
     ) -> None:
         self.hydra, self.channel, self.normalise = hydra, channel, normalise
+        self._step = hydra.step if compiled is None else compiled
 
     @property
     def text_width(self) -> int:
@@ -163,7 +171,7 @@ class UserStream:
 
         Equal to `extend` with one event a user; raises as it does.
         """
-        hydra, last_nd = self.hydra.step(before.hydra, inputs_nd, times_n)
+        hydra, last_nd = self._step(before.hydra, inputs_nd, times_n)
         sums_nt = before.texts
         if self.channel is not None:
             sums_nt = torch.add(texts_nt, before.texts, alpha=self.channel.decay)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -29,7 +29,9 @@ from safetensors import SafetensorError, safe_open
 from item_llm import EncoderConfig
 from item_llm.folders import MANIFEST, read_manifest, sha256_of_json
 from pipeline.artifacts import read_json
-from user_model import HydraConfig
+from user_model import Hydra, HydraConfig
+from user_model.checkpoint import load_state
+from user_model.compiled_step import CompiledStep, cannot_compile
 from user_model.streamed_users import ChannelSettings, UserStream
 
 FORMAT = 1
@@ -37,6 +39,8 @@ KIND = "bundle"
 BUNDLE = "bundle.json"
 ADAPTER = "adapter"
 ALL_DOMAINS = "all"  # the scope of a joint model
+
+Models = dict[str, tuple[Hydra, CompiledStep | None]]  # by scope
 
 
 class ChannelConfig(BaseModel):
@@ -194,7 +198,7 @@ class Bundle:
                 f"{path}: got {rows.dtype} {list(rows.shape)}, expected float32 {list(expected)}; "
                 "export the bundle again"
             )
-        return rows
+        return rows.view(np.ndarray)  # of the map, whose own rows take longer to make
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
         """The tensors of a safetensors file."""
@@ -205,18 +209,18 @@ class Bundle:
         except SafetensorError as error:
             raise ValueError(f"{path}: {error}; export the bundle again") from error
 
-    def stream(self, domain: str, models: dict[str, Any]) -> UserStream:
+    def stream(self, domain: str, models: Models) -> UserStream:
         """The domain's sequence model; `models` keeps those that several domains share."""
         bundled = self.config.domains[domain]
         scope = self.config.scopes[bundled.scope]
         if bundled.scope not in models:
-            models[bundled.scope] = load_hydra(
-                scope.hydra, self.tensors(weights_file(bundled.scope))
-            )
+            weights = self.tensors(weights_file(bundled.scope))
+            models[bundled.scope] = load_hydra(scope.hydra, weights)
+        hydra, compiled = models[bundled.scope]
         channel = None
         if (found := bundled.channel) is not None:
             channel = ChannelSettings(found.width, found.decay, found.weight)
-        return UserStream(models[bundled.scope], channel, normalise=scope.normalise)
+        return UserStream(hydra, channel, normalise=scope.normalise, compiled=compiled)
 
 
 _ITEM_FILES = ("ids.arrow", "vectors.npy", "inputs.npy")
@@ -227,14 +231,17 @@ def weights_file(scope: str) -> str:
     return f"models/{scope}/weights.safetensors"
 
 
-def load_hydra(config: HydraConfig, weights: Mapping[str, torch.Tensor]) -> Any:
-    """A Hydra with these weights, for use: no gradients, in evaluation mode."""
-    from user_model import Hydra
-    from user_model.checkpoint import load_state
+def load_hydra(
+    config: HydraConfig, weights: Mapping[str, torch.Tensor]
+) -> tuple[Hydra, CompiledStep | None]:
+    """A Hydra with these weights, for use: no gradients, in evaluation mode.
 
+    With it its compiled step, where it has one: the ablation head: mamba1 has none.
+    """
     model = Hydra(config)
     load_state(model, weights, "the bundle's weights")
-    return model.eval().requires_grad_(False)
+    model = model.eval().requires_grad_(False)
+    return model, None if cannot_compile(model) else CompiledStep(model)
 
 
 def _check_inside(folder: Path, name: str) -> None:

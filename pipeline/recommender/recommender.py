@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from item_llm import load_encoder
 from item_llm.prompts import normalise_text
-from pipeline.recommender.bundle import ADAPTER, Bundle
+from pipeline.recommender.bundle import ADAPTER, Bundle, Models
 from pipeline.recommender.catalogue import Catalogue
 from pipeline.recommender.top_items import TopItems, top_items
 from pipeline.recommender.users import SeenItems, UserState
@@ -47,7 +47,7 @@ class Recommendation:
 class _DomainModel:
     """A domain of a bundle: its items, its sequence model, and what a text becomes."""
 
-    def __init__(self, bundle: Bundle, name: str, models: dict[str, Any]) -> None:
+    def __init__(self, bundle: Bundle, name: str, models: Models) -> None:
         domain, place = bundle.config.domains[name], f"domains/{name}"
         self.stream: UserStream = bundle.stream(name, models)
         self.schema = bundle.state_schema(name)
@@ -79,7 +79,7 @@ class Recommender:
         self.bundle = bundle
         self.window = bundle.config.window
         self._most_events = None if stream_past_window else self.window
-        models: dict[str, Any] = {}
+        models: Models = {}
         self._domains = {name: _DomainModel(bundle, name, models) for name in bundle.config.domains}
         self._encoder: Any = None
         self._loading = threading.Lock()

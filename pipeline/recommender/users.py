@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from pipeline.recommender.seen_kernels import append_each
 from user_model.streamed_users import StreamedUsers
 
 if TYPE_CHECKING:
@@ -57,12 +58,7 @@ class SeenItems:
 
     def after(self, rows: NDArray[np.int64]) -> Self:
         """The same after one more item of each user, int64 [n]."""
-        longer = np.insert(self.rows, self.offsets[1:], rows.astype(np.int32))
-        offsets = self.offsets + np.arange(len(self.offsets))
-        seen = type(self)(longer, offsets)
-        if int(np.diff(offsets).max(initial=0)) <= SEEN_ITEMS:
-            return seen
-        return type(self).of([seen.user(number) for number in range(len(rows))])
+        return type(self)(*append_each(self.rows, self.offsets, rows, SEEN_ITEMS))
 
     def user(self, number: int) -> NDArray[np.int64]:
         """Rows of one user's items, int64."""

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from user_model import Hydra, HydraConfig, ItemTable, ItemTableConfig, Recommender
+from user_model.compiled_step import CompiledStep
 from user_model.new_items import NewItems
 from user_model.streamed_users import ChannelSettings, StreamedUsers, UserStream
 from user_model.text_channel import decayed_means, last_sums, mean_of_sums
@@ -16,6 +17,9 @@ FORMS = {
     "decay 1": ({"history_mean": True}, {"text_channel": True, "text_decay": 1.0}),
     "lean": ({"head": "lean"}, {"text_channel": True, "text_weight": 0.7}),
     "times": ({"time_gaps": True}, {"text_channel": True}),
+    "odd shapes": ({"heads": 3, "head_dim": 6, "state_dim": 5, "ffn_dim": 21}, {}),
+    "without Z": ({"interaction": False}, {}),
+    "without RoPE": ({"rope": False}, {}),
 }
 
 
@@ -33,12 +37,13 @@ def recommender(form, *, normalise=True):
     return model.requires_grad_(False)
 
 
-def stream_of(model):
+def stream_of(model, *, compiled=False):
     channel = model.items.channel
     settings = None
     if channel is not None:
         settings = ChannelSettings(channel.width, channel.decay, float(channel.weights[1]))
-    return UserStream(model.sequence_model, settings, normalise=model.normalise)
+    compiled = CompiledStep(model.sequence_model) if compiled else None
+    return UserStream(model.sequence_model, settings, normalise=model.normalise, compiled=compiled)
 
 
 def read(model, stream, before, items, seams, times):
@@ -76,10 +81,11 @@ def test_any_split_gives_the_parallel_form(form, normalise):
         torch.testing.assert_close(stream.vectors(state), stream.vectors(whole), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("form", FORMS)
-def test_a_step_is_one_event_of_each(form):
+def test_a_step_is_one_event_of_each(form, compiled):
     model = recommender(form)
-    stream = stream_of(model)
+    stream = stream_of(model, compiled=compiled)
     items = torch.randint(40, 60, (3, 12))
     times = torch.randint(0, 10**6, (3, 12)).cumsum(1)
     state = stream.start(3)
