@@ -54,12 +54,11 @@ class CompiledStep:
             gaps = log_gaps(seconds_n)
             h += self._gap_vectors[gap_buckets(gaps).numpy()]
             gaps_n = gaps.numpy()
-        sums: tuple[Tensor, ...] = state.sums or (vectors_nd.new_empty(0, h.shape[1]),) * len(
-            self._blocks
-        )
+        none = vectors_nd.new_empty(0, vectors_nd.shape[1])
         after: list[list[Tensor]] = []
         for number, weights in enumerate(self._blocks):
-            before = state.scans[number], state.tails[number], sums[number]
+            sums = state.sums[number] if state.sums else none
+            before = state.scans[number], state.tails[number], sums
             arrays = [tensor.numpy() for tensor in before]
             changed = [np.empty_like(array) for array in arrays]
             flat = [arrays[1].reshape(len(h), 3, -1), changed[1].reshape(len(h), 3, -1)]
@@ -70,11 +69,11 @@ class CompiledStep:
             after.append([torch.from_numpy(array) for array in changed])
         last = np.empty_like(h)
         self._kernels.normalise_rows(h, self._norm, last)
-        scans, tails, totals = zip(*after, strict=True)
-        times = times_n if self._reads_times else None
+        scans, tails, totals = (tuple(layer[part] for layer in after) for part in range(3))
         stepped = HydraState(
-            scans, tails, torch.from_numpy(at + 1), times, totals if state.sums else ()
-        )
+            scans, tails, torch.from_numpy(at + 1), times_n if self._reads_times else None,
+            totals if state.sums else (),
+        )  # fmt: skip
         return stepped, torch.from_numpy(last)
 
     def _laid_out(self, block: HydraBlock) -> object:

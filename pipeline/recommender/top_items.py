@@ -18,9 +18,11 @@ from torch import Tensor
 
 from pipeline.recommender.top_items_kernels import keep_best
 
-_BLOCK_SCORES = 1 << 20  # 4 MB of float32: what a last-level cache holds; our choice [D]
-_FEWEST_COLUMNS = 1024
+_BLOCK_SCORES = 1 << 19  # 2 MB of float32, about what a core has of cache; our choice [D]
+_FEWEST_COLUMNS = 256
 _MOST_USERS = 1024
+# Places of a list for the k best: rarely full, and little to look through when it is.
+_ROOM, _LEAST_ROOM = 4, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,33 +58,64 @@ def top_items(
     Raises:
         ValueError: a user's vector is not finite.
     """
+    tables = list(tables)
     if len(users_bw) > _MOST_USERS:
-        tables = list(tables)
         parts = [slice(at, at + _MOST_USERS) for at in range(0, len(users_bw), _MOST_USERS)]
         return _joined(
             [top_items(users_bw[p], tables, k, None if seen is None else seen[p]) for p in parts]
         )
     if not bool(torch.isfinite(users_bw).all()):
         raise ValueError("users: got vectors that are not finite; the model or its state is broken")
-    b = len(users_bw)
+    lists = _Lists.empty(len(users_bw), k)
     hidden = None if seen is None else _Hidden.of(seen)
-    columns = max(_FEWEST_COLUMNS, _BLOCK_SCORES // max(b, 1))
-    buffer = torch.empty(b * columns)
-    scores_bk = np.full((b, k), -np.inf, dtype=np.float32)
-    rows_bk, kept_b = np.zeros((b, k), dtype=np.int64), np.zeros(b, dtype=np.int64)
-    first = 0
+    longest = max((len(table) for table in tables), default=0)
+    columns = min(max(_FEWEST_COLUMNS, _BLOCK_SCORES // max(len(users_bw), 1)), longest)
+    buffer, first = torch.empty(len(users_bw) * columns), 0
     for table in tables:
         for at in range(0, len(table), columns):
             block_mw = torch.from_numpy(table[at : at + columns])
-            width = len(block_mw)
-            scores_bm = buffer[: b * width].view(b, width)
+            shape = len(users_bw), len(block_mw)
+            scores_bm = buffer[: shape[0] * shape[1]].view(shape)
             torch.mm(users_bw, block_mw.T, out=scores_bm)
             scores = scores_bm.numpy()
             if hidden is not None:
                 hidden.hide(scores, first + at)
-            keep_best(scores, width, first + at, scores_bk, rows_bk, kept_b)
+            lists.take(scores, first + at)
         first += len(table)
-    return _sorted(scores_bk, rows_bk, kept_b)
+    return lists.best()
+
+
+@dataclass(frozen=True, eq=False)
+class _Lists:
+    """What may be among the best of b users: see top_items_kernels."""
+
+    k: int
+    scores: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    kept: NDArray[np.int64]
+    bars: NDArray[np.float32]
+
+    @classmethod
+    def empty(cls, b: int, k: int) -> _Lists:
+        shape = b, _ROOM * k + _LEAST_ROOM
+        scores = np.full(shape, -np.inf, dtype=np.float32)
+        bars = np.full(b, -np.inf, dtype=np.float32)
+        rows, kept = np.zeros(shape, dtype=np.int64), np.zeros(b, dtype=np.int64)
+        return cls(k, scores, rows, kept, bars)
+
+    def take(self, scores_bm: NDArray[np.float32], first_row: int) -> None:
+        keep_best(scores_bm, first_row, self.k, self.scores, self.rows, self.kept, self.bars)
+
+    def best(self) -> TopItems:
+        """The k best of each list, best first, equal ones by row."""
+        unused = np.arange(self.scores.shape[1]) >= self.kept[:, None]
+        scores = np.where(unused, -np.inf, self.scores).astype(np.float32)
+        order = np.lexsort((self.rows, -scores))[:, : self.k]
+        return TopItems(
+            np.take_along_axis(self.rows, order, 1),
+            np.take_along_axis(scores, order, 1),
+            np.minimum(self.kept, self.k),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,15 +137,6 @@ class _Hidden:
         end_row = first_row + scores_bm.shape[1]
         low, high = np.searchsorted(self.rows, [first_row, end_row])
         scores_bm[self.users[low:high], self.rows[low:high] - first_row] = -np.inf
-
-
-def _sorted(
-    scores_bk: NDArray[np.float32], rows_bk: NDArray[np.int64], kept_b: NDArray[np.int64]
-) -> TopItems:
-    order = np.lexsort((rows_bk, -scores_bk))
-    return TopItems(
-        np.take_along_axis(rows_bk, order, 1), np.take_along_axis(scores_bk, order, 1), kept_b
-    )
 
 
 def _joined(parts: Sequence[TopItems]) -> TopItems:

@@ -1,93 +1,86 @@
 """The k best of each user, kept while blocks of scores go by.
 
-A heap of k (score, row) a user, the worst on top: the lowest score, of equal ones the last row.
-Rows come in order, so an item whose score only equals the worst is never better.
+What is above a user's bar is appended to a list of a few times k; when the list is full, the k
+best of it stay and the k-th becomes the bar. Lists are in the order of rows, and so are those that
+stay: of equal scores the first rows are kept, and one that only equals the bar is never better.
 
-Shapes: b users, m items of a block, k items kept.
+Shapes: b users, m items of a block, r places of a list.
 """
 
 # Numba gives arguments their types when it compiles.
-# mypy: disable-error-code="no-untyped-def, assignment"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, assignment"
 
 import numpy as np
+from numba import njit
 
 from user_model.ops.kernel_cache import kernel
 
 _LANES = 64  # scores that are looked at before a branch
 
 
-@kernel
-def _worse(score_a, row_a, score_b, row_b):
-    return score_a < score_b or (score_a == score_b and row_a > row_b)
+@njit
+def _shorten(scores, rows, kept, k):
+    """Leave the k best of a list, in order; returns the bar."""
+    bar = np.partition(scores[:kept], kept - k)[kept - k]
+    above = 0
+    for place in range(kept):
+        above += scores[place] > bar
+    equal, into = k - above, 0
+    for place in range(kept):
+        score = scores[place]
+        if score < bar:
+            continue
+        if score == bar:
+            if equal == 0:
+                continue
+            equal -= 1
+        scores[into], rows[into] = score, rows[place]
+        into += 1
+    return bar
+
+
+@njit
+def _are_better(scores, bar):
+    """Whether any of _LANES scores is above the bar."""
+    better = 0
+    for lane in range(_LANES):
+        better += np.int32(scores[lane] > bar)
+    return better > 0
 
 
 @kernel
-def _sift_down(scores_k, rows_k, size):
-    """Put the root of the heap where it belongs."""
-    at = 0
-    score, row = scores_k[0], rows_k[0]
-    while True:
-        child = 2 * at + 1
-        if child >= size:
-            break
-        if child + 1 < size and _worse(
-            scores_k[child + 1], rows_k[child + 1], scores_k[child], rows_k[child]
-        ):
-            child += 1
-        if not _worse(scores_k[child], rows_k[child], score, row):
-            break
-        scores_k[at], rows_k[at] = scores_k[child], rows_k[child]
-        at = child
-    scores_k[at], rows_k[at] = score, row
-
-
-@kernel
-def _sift_up(scores_k, rows_k, at):
-    score, row = scores_k[at], rows_k[at]
-    while at > 0:
-        parent = (at - 1) // 2
-        if not _worse(score, row, scores_k[parent], rows_k[parent]):
-            break
-        scores_k[at], rows_k[at] = scores_k[parent], rows_k[parent]
-        at = parent
-    scores_k[at], rows_k[at] = score, row
-
-
-@kernel
-def keep_best(scores_bm, width, first_row, best_scores_bk, best_rows_bk, kept_b):
-    """Take the block's scores into the heaps.
+def keep_best(scores_bm, first_row, k, list_scores_br, list_rows_br, kept_b, bars_b):
+    """Take the block's scores into the lists.
 
     Args:
         scores_bm: float32; -inf is never kept.
-        width: columns of the block that count.
         first_row: row of the catalogue of its first column.
-        best_scores_bk: float32, heaps.
-        best_rows_bk: int64, their rows.
-        kept_b: int64, how many each heap holds.
+        k: wanted, less than r.
+        list_scores_br: float32.
+        list_rows_br: int64, their rows.
+        kept_b: int64, how many each list holds.
+        bars_b: float32, what a score must be above; -inf at first.
     """
-    k = best_scores_bk.shape[1]
+    width, room = scores_bm.shape[1], list_scores_br.shape[1]
     for user in range(len(scores_bm)):
         scores_m = scores_bm[user]
-        scores_k, rows_k, kept = best_scores_bk[user], best_rows_bk[user], kept_b[user]
-        worst = scores_k[0] if kept == k else np.float32(-np.inf)
+        bar, kept = bars_b[user], kept_b[user]
         for start in range(0, width, _LANES):
             end = min(start + _LANES, width)
-            better = 0
-            for column in range(start, end):
-                better += np.int32(scores_m[column] > worst)
-            if better == 0:
+            # A whole group has a constant length, which is what becomes vector code.
+            better = end - start < _LANES
+            if not better:
+                better = _are_better(scores_m[start:end], bar)
+            if not better:
                 continue
             for column in range(start, end):
                 score = scores_m[column]
-                if not score > worst:
+                if not score > bar:
                     continue
-                if kept < k:
-                    scores_k[kept], rows_k[kept] = score, first_row + column
-                    _sift_up(scores_k, rows_k, kept)
-                    kept += 1
-                else:
-                    scores_k[0], rows_k[0] = score, first_row + column
-                    _sift_down(scores_k, rows_k, k)
-                if kept == k:
-                    worst = scores_k[0]
-        kept_b[user] = kept
+                list_scores_br[user, kept] = score
+                list_rows_br[user, kept] = first_row + column
+                kept += 1
+                if kept == room:
+                    bar = _shorten(list_scores_br[user], list_rows_br[user], kept, k)
+                    kept = k
+        kept_b[user], bars_b[user] = kept, bar
