@@ -107,11 +107,12 @@ class HydraModelConfig(HydraConfig, _TrainedModel):
     @model_validator(mode="after")
     def _joint_fields_fit(self) -> Self:
         self.for_joint()
-        if self.interleave and self.items.text_channel:
-            raise ValueError(
-                "interleave: got true with items.text_channel: true, which compares texts within "
-                "one domain; leave one of the two out"
-            )
+        for name in ("text_channel", "neighbours"):
+            if self.interleave and getattr(self.items, name):
+                raise ValueError(
+                    f"interleave: got true with items.{name}: true, which compares items within "
+                    "one domain; leave one of the two out"
+                )
         if both := sorted(self._joint_paths().keys() & self.candidates.keys()):
             raise ValueError(f"{both[0]}: is set by joint and tried by candidates; take one away")
         return self

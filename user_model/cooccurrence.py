@@ -42,7 +42,7 @@ def cooccurrence_vectors(
         eigenvalue first, none for one that is not above 0 (zeros where another domain has more);
         and bool [V], the items that it tells something of.
     """
-    counts = _counts(histories, int(domain_starts[-1]))
+    counts, _taken_V = near_counts(histories, int(domain_starts[-1]))
     parts = [_scaled(counts[first:end, first:end], most) for first, end in pairwise(domain_starts)]
     columns = max(part.shape[1] for part in parts)
     vectors_Vk = np.vstack([np.pad(p, ((0, 0), (0, columns - p.shape[1]))) for p in parts])
@@ -58,8 +58,16 @@ def _scaled(counts: sparse.csr_array, most: int) -> NDArray[np.float64]:
     return scaled_Vk / max(np.sqrt(np.mean(scaled_Vk**2)) if scaled_Vk.size else 0.0, 1e-30)
 
 
-def _counts(histories: Histories, n_items: int) -> sparse.csr_array:
-    """How often two items stand within WINDOW of each other, each time by 1 / distance: [V, V]."""
+def near_counts(histories: Histories, n_items: int) -> tuple[sparse.csr_array, Int64]:
+    """How often items stand within WINDOW of each other, and how often each was taken.
+
+    Args:
+        histories: rows of items below V.
+        n_items: V.
+
+    Returns:
+        float64 [V, V], symmetric, each time by 1 / distance; int64 [V].
+    """
     offsets = np.asarray(histories.offsets, dtype=np.int64)
     items = np.asarray(histories.items, dtype=np.int64)
     row_E = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
@@ -67,7 +75,7 @@ def _counts(histories: Histories, n_items: int) -> sparse.csr_array:
     for distance in range(1, WINDOW + 1):
         first = np.flatnonzero(row_E[:-distance] == row_E[distance:])
         counts = counts + _pairs(items[first], items[first + distance], 1.0 / distance, n_items)
-    return counts + counts.T
+    return counts + counts.T, np.bincount(items, minlength=n_items)
 
 
 def _pairs(one: Int64, other: Int64, weight: float, n_items: int) -> sparse.csr_array:

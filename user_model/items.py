@@ -27,6 +27,9 @@ class ItemTableConfig(BaseModel):
         "text_channel": False,
         "text_decay": 0.8,
         "text_weight": 2.0,
+        "neighbours": False,
+        "neighbour_weight": 0.25,
+        "neighbour_columns": 384,
     }
 
     ids: bool | Literal["from_text", "from_histories"] = Field(
@@ -56,6 +59,20 @@ class ItemTableConfig(BaseModel):
         description="text_channel: what its weight in the score begins as; the cosine has 1. "
         "Training moves it little.",
     )  # fmt: skip
+    neighbours: bool = Field(
+        False,
+        description="In ranking, scores also compare what stands near an item in the training "
+        "histories with a decayed mean of the history's: item-kNN, in columns; histories must be "
+        "of one domain.",
+    )
+    neighbour_weight: float = Field(
+        0.25, gt=0.0,
+        description="neighbours: their weight in the score; the cosine has 1. It is not learned.",
+    )  # fmt: skip
+    neighbour_columns: int = Field(
+        384, ge=1,
+        description="neighbours: columns; as many floats an item are kept with the weights.",
+    )  # fmt: skip
     id_dropout: float = Field(
         0.0, ge=0.0, lt=1.0,
         description="Share of items whose id vector is left out of a step, so that text learns to "
@@ -65,6 +82,16 @@ class ItemTableConfig(BaseModel):
         0.02, gt=0.0,
         description="Standard deviation of fresh id vectors; null = Glorot-uniform over the table.",
     )  # fmt: skip
+
+    @property
+    def channel_weight(self) -> float:
+        """What the channel's weight begins as: that of texts, or of neighbours without texts."""
+        return self.text_weight if self.text_channel else self.neighbour_weight
+
+    @property
+    def neighbour_share(self) -> float:
+        """What the products of neighbours count within the channel."""
+        return self.neighbour_weight / self.channel_weight
 
 
 class ItemTable(nn.Module):
@@ -89,6 +116,7 @@ class ItemTable(nn.Module):
         ids_from_histories: whether training starts the id vectors from the histories (`start_ids`).
         domains: what domains add to their items' vectors; None: nothing.
         channel: the text beside the learned vectors, in scores; None: there is none.
+        neighbour_share: what neighbours count in the channel, whose training fills their columns.
 
     Raises:
         ValueError: neither text nor ids; text vectors of another number of items, or not finite;
@@ -113,12 +141,14 @@ class ItemTable(nn.Module):
         ids_from_histories: bool = False,
         domains: ItemDomains | None = None,
         channel: TextChannel | None = None,
+        neighbour_share: float = 0.0,
     ) -> None:
         super().__init__()
         _check(n_items, text_vectors, ids, id_dropout)
         self.n_items, self.dim, self.id_dropout = n_items, dim, id_dropout
         self.ids_from_histories = ids_from_histories
         self.domains, self.channel = domains, channel
+        self.neighbour_share = neighbour_share
         self.id_std = (2.0 / (n_items + dim)) ** 0.5 if id_std is None else id_std
         self.ids: nn.Parameter | None = None
         if ids:
@@ -181,6 +211,7 @@ class ItemTable(nn.Module):
             ids_from_histories=config.ids == "from_histories",
             domains=_domains(config, dim, text_vectors, domain_starts),
             channel=_channel(config, n_items, text_vectors, domain_starts),
+            neighbour_share=config.neighbour_share,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -253,12 +284,18 @@ def _domains(
 def _channel(
     config: ItemTableConfig, n_items: int, text: Tensor | None, starts: Tensor
 ) -> TextChannel | None:
-    if not config.text_channel:
+    if not config.text_channel and not config.neighbours:
         return None
-    assert text is not None
-    _check_text(n_items, text)
-    white_Vt = whitened_by_domain(text, starts)
-    return TextChannel(white_Vt, starts, decay=config.text_decay, weight=config.text_weight)
+    if config.text_channel:
+        assert text is not None
+        _check_text(n_items, text)
+        white_Vt = whitened_by_domain(text, starts)
+    else:
+        white_Vt = torch.zeros(n_items, 0)
+    return TextChannel(
+        white_Vt, starts, decay=config.text_decay, weight=config.channel_weight,
+        neighbours=config.neighbour_columns if config.neighbours else 0,
+    )  # fmt: skip
 
 
 def _draw(weight: Tensor, std: float | None) -> None:

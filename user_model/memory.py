@@ -77,7 +77,7 @@ def training_memory(
     item = copies * _bytes([] if ids is None else [ids]) + _bytes([] if text is None else [text])
     item += _bytes(step.rows.state().values() if step.rows is not None else [])
     channel = model.items.channel
-    item += _bytes([] if channel is None else [channel.columns])
+    item += _bytes([] if channel is None else [channel.columns, channel.neighbours])
     return TrainingMemory(
         weights=copies * dense,
         gradients=dense,

@@ -73,7 +73,7 @@ class NewItems:
         if not (config.text or config.ids == "from_text" or config.text_channel):
             return None
         own = Whitening.of(text_Vt[items], text_Vt.shape[1])
-        directions_tk = own.directions if table.channel is not None else own.directions[:, :0]
+        directions_tk = own.directions if config.text_channel else own.directions[:, :0]
         width = 0 if table.channel is None else table.channel.width
         spare = width - directions_tk.shape[1]
         channel_tt = functional.pad(directions_tk, (0, spare))

@@ -9,7 +9,12 @@ Here all columns of the text stand beside the learned vector in the score:
 Only w, one number a domain, is learned. The mean is a state of one row a user, however long the
 history. Our choice [D]; the paper has none.
 
-Shapes: V items, M items asked for, T packed tokens, D domains, t columns of the channel, B block.
+Columns of neighbours in histories (`user_model.neighbours`) may stand beside those of the text, in
+ranking alone: they hold the very pairs that training asks for, so that a model trained with them
+would learn to rely on them (docs/log.md).
+
+Shapes: V items, M items asked for, T packed tokens, D domains, t columns of the channel, h of them
+of neighbours, B block.
 """
 
 from itertools import pairwise
@@ -33,29 +38,54 @@ class TextChannel(nn.Module):
         decay: weight of an event, against that of the event after it.
         weight: what w begins as. Against sampled negatives the loss hardly moves it, and asks for
             less than the ranking does (docs/log.md), so it is a setting and not only a start.
+        neighbours: columns h of neighbours in histories, which `set_neighbours` fills; saved with
+            the weights.
     """
 
     columns: Tensor
+    neighbours: Tensor
     starts: Tensor
 
-    def __init__(self, whitened_Vt: Tensor, starts: Tensor, *, decay: float, weight: float) -> None:
+    def __init__(
+        self,
+        whitened_Vt: Tensor,
+        starts: Tensor,
+        *,
+        decay: float,
+        weight: float,
+        neighbours: int = 0,
+    ) -> None:
         super().__init__()
         self.decay = decay
         self.register_buffer("columns", functional.normalize(whitened_Vt, dim=1), persistent=False)
+        empty_Vh = torch.zeros(len(whitened_Vt), neighbours)
+        self.register_buffer("neighbours", empty_Vh, persistent=neighbours > 0)
         self.register_buffer("starts", starts.clone(), persistent=False)
         self.weights = nn.Parameter(torch.full((len(starts) - 1,), weight))
 
     @property
     def width(self) -> int:
         """Columns t that stand beside the learned vectors."""
-        return self.columns.shape[1]
+        return self.columns.shape[1] + self.neighbours.shape[1]
+
+    def set_neighbours(self, vectors_Vh: Tensor, share: float) -> None:
+        """Put the items' vectors [V, h] beside their texts.
+
+        Args:
+            vectors_Vh: float, from `neighbour_vectors`.
+            share: what their products count in a score, where those of texts count 1.
+        """
+        self.neighbours.copy_(share**0.5 * vectors_Vh)
 
     def items(self, items_M: Tensor) -> Tensor:
-        """The rows [M, t] of items int64 [M]; nothing in them is learned."""
-        return self.columns.index_select(0, items_M)
+        """Rows [M, t] of items int64 [M], in training [M, t - h]; nothing in them is learned."""
+        texts_Mt = self.columns.index_select(0, items_M)
+        if self.training or not self.neighbours.shape[1]:
+            return texts_Mt
+        return torch.cat([texts_Mt, self.neighbours.index_select(0, items_M)], 1)
 
     def histories(self, items_T: Tensor, cu_seqlens: Tensor) -> Tensor:
-        """What stands beside the user's vector after each item, [T, t].
+        """What stands beside the user's vector after each item, [T, t], in training [T, t - h].
 
         Args:
             items_T: int64 [T], packed global item positions, oldest first, one domain a sequence.

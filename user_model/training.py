@@ -13,6 +13,7 @@ from torch import Tensor
 from user_model.batching import Batch, Batches, Histories, Int64
 from user_model.checkpoint import copy_state
 from user_model.distributed import Workers
+from user_model.items import ItemTable
 from user_model.non_finite import NameItem, NonFiniteLossError, culprits
 from user_model.optimizer import learning_rate
 from user_model.padding import padding_share
@@ -102,9 +103,11 @@ def train(
         )
     model.items.mark_seen(torch.from_numpy(batches.items))
     progress = Progress()
-    if model.items.ids_from_histories and not has_checkpoint(checkpoint_dir):
-        _start_ids(model, histories, domain_starts, workers, progress)
+    if not has_checkpoint(checkpoint_dir):
+        _start_from_histories(model.items, histories, domain_starts, workers, progress)
     workers.from_first([p.data for p in model.parameters()])
+    if (channel := model.items.channel) is not None and channel.neighbours.numel():
+        workers.from_first([channel.neighbours])
     step = TrainingStep(model, batches, config, seed=seed, workers=workers)
     checkpoints = None
     if checkpoint_dir is not None:
@@ -117,22 +120,29 @@ def train(
         return training.run(until_epoch)
 
 
-def _start_ids(
-    model: Recommender,
+def _start_from_histories(
+    items: ItemTable,
     histories: Histories,
     domain_starts: Int64,
     workers: Workers,
     progress: Progress,
 ) -> None:
-    """Start the id vectors from the histories, on worker 0; the first epoch bears the time."""
+    """What the table has from the histories themselves, on worker 0: its ids' start, neighbours.
+
+    The first epoch bears the time.
+    """
     began, cpu_began = time.perf_counter(), time.process_time()
-    if workers.rank == 0:
-        # Here, since scipy is a tenth of the package's import, which all processes would pay.
+    starts = np.append(domain_starts[:-1], items.n_items)
+    channel = items.channel
+    # scipy is imported where it is needed: a tenth of the package's import, which all would pay.
+    if workers.rank == 0 and items.ids_from_histories:
         from user_model.cooccurrence import cooccurrence_vectors
 
-        items = model.items
-        starts = np.append(domain_starts[:-1], items.n_items)
         items.start_ids(*cooccurrence_vectors(histories, starts, items.dim))
+    if workers.rank == 0 and channel is not None and (width := channel.neighbours.shape[1]):
+        from user_model.neighbours import neighbour_vectors
+
+        channel.set_neighbours(neighbour_vectors(histories, starts, width), items.neighbour_share)
     progress.seconds += time.perf_counter() - began
     progress.cpu_seconds += time.process_time() - cpu_began
 
