@@ -54,16 +54,22 @@ class Timing:
 
 
 def alternate(
-    rivals: Mapping[str, Callable[[], Any]], repetitions: int, warmup: int = 1
+    rivals: Mapping[str, Callable[[], Any]],
+    repetitions: int,
+    warmup: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Time the rivals in turn, so that the machine's noise hits all alike: seconds of each run."""
+    """Time the rivals in turn, so that the machine's noise hits all alike: seconds of each run.
+
+    `clock` may be time.process_time, of all threads, where others work on the machine.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for number in range(-warmup, repetitions):
         for name, run in rivals.items():
-            began = time.perf_counter()
+            began = clock()
             run()
             if number >= 0:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(clock() - began)
     return seconds
 
 

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.recommender.top_items_kernels import keep_best
+from pipeline.recommender.top_items_kernels import keep_best, leave_best
 
-_BLOCK_SCORES = 1 << 19  # 2 MB of float32, about what a core has of cache; our choice [D]
+_BLOCK_SCORES = 1 << 18  # 1 MB of float32, about what a core has of cache; our choice [D]
 _FEWEST_COLUMNS = 256
 _MOST_USERS = 1024
 # Places of a list for the k best: rarely full, and little to look through when it is.
@@ -68,8 +68,7 @@ def top_items(
         raise ValueError("users: got vectors that are not finite; the model or its state is broken")
     lists = _Lists.empty(len(users_bw), k)
     hidden = None if seen is None else _Hidden.of(seen)
-    longest = max((len(table) for table in tables), default=0)
-    columns = min(max(_FEWEST_COLUMNS, _BLOCK_SCORES // max(len(users_bw), 1)), longest)
+    columns = block_columns(len(users_bw), max(map(len, tables), default=0))
     buffer, first = torch.empty(len(users_bw) * columns), 0
     for table in tables:
         for at in range(0, len(table), columns):
@@ -85,22 +84,27 @@ def top_items(
     return lists.best()
 
 
+def block_columns(n_users: int, n_items: int) -> int:
+    """Items whose scores are computed at a time, for so many users."""
+    return min(max(_FEWEST_COLUMNS, _BLOCK_SCORES // max(n_users, 1)), n_items)
+
+
 @dataclass(frozen=True, eq=False)
 class _Lists:
     """What may be among the best of b users: see top_items_kernels."""
 
     k: int
     scores: NDArray[np.float32]
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int32]
     kept: NDArray[np.int64]
     bars: NDArray[np.float32]
 
     @classmethod
     def empty(cls, b: int, k: int) -> _Lists:
         shape = b, _ROOM * k + _LEAST_ROOM
-        scores = np.full(shape, -np.inf, dtype=np.float32)
+        scores = np.zeros(shape, dtype=np.float32)
         bars = np.full(b, -np.inf, dtype=np.float32)
-        rows, kept = np.zeros(shape, dtype=np.int64), np.zeros(b, dtype=np.int64)
+        rows, kept = np.zeros(shape, dtype=np.int32), np.zeros(b, dtype=np.int64)
         return cls(k, scores, rows, kept, bars)
 
     def take(self, scores_bm: NDArray[np.float32], first_row: int) -> None:
@@ -108,13 +112,14 @@ class _Lists:
 
     def best(self) -> TopItems:
         """The k best of each list, best first, equal ones by row."""
-        unused = np.arange(self.scores.shape[1]) >= self.kept[:, None]
-        scores = np.where(unused, -np.inf, self.scores).astype(np.float32)
-        order = np.lexsort((self.rows, -scores))[:, : self.k]
+        leave_best(self.k, self.scores, self.rows, self.kept)
+        scores, rows = self.scores[:, : self.k], self.rows[:, : self.k]
+        scores[np.arange(self.k) >= self.kept[:, None]] = -np.inf
+        order = np.lexsort((rows, -scores))
         return TopItems(
-            np.take_along_axis(self.rows, order, 1),
+            np.take_along_axis(rows, order, 1).astype(np.int64),
             np.take_along_axis(scores, order, 1),
-            np.minimum(self.kept, self.k),
+            self.kept,
         )
 
 

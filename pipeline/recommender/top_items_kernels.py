@@ -57,7 +57,7 @@ def keep_best(scores_bm, first_row, k, list_scores_br, list_rows_br, kept_b, bar
         first_row: row of the catalogue of its first column.
         k: wanted, less than r.
         list_scores_br: float32.
-        list_rows_br: int64, their rows.
+        list_rows_br: int32, their rows.
         kept_b: int64, how many each list holds.
         bars_b: float32, what a score must be above; -inf at first.
     """
@@ -84,3 +84,12 @@ def keep_best(scores_bm, first_row, k, list_scores_br, list_rows_br, kept_b, bar
                     bar = _shorten(list_scores_br[user], list_rows_br[user], kept, k)
                     kept = k
         kept_b[user], bars_b[user] = kept, bar
+
+
+@kernel
+def leave_best(k, list_scores_br, list_rows_br, kept_b):
+    """Leave the k best of each list at its beginning, in the order of the rows."""
+    for user in range(len(kept_b)):
+        if kept_b[user] > k:
+            _shorten(list_scores_br[user], list_rows_br[user], kept_b[user], k)
+            kept_b[user] = k
