@@ -11,33 +11,33 @@ manifest stands, and two runs that need the same thing share it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
-import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from pipeline.locks import exclusive_lock
 
 if TYPE_CHECKING:
     from pipeline.storage.copies import Tell
     from pipeline.storage.site import Site
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
+SCRATCH = ".scratch"  # of a working folder: checkpoints, which are no part of the output
+_ASIDE = ".tmp"
 _BLOCK = 1 << 22
 
 
 class DamagedArtifactError(ValueError):
     """An output's files differ from what its manifest says."""
-
-
-class BusyError(ValueError):
-    """Another process holds the lock."""
 
 
 def content_hash(value: object) -> str:
@@ -64,12 +64,22 @@ def write_json(path: Path, value: object) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text aside, flush it to the disk, then rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with aside.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(aside, path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}{_ASIDE}")
+    try:
+        with aside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(aside, path)
+    except OSError:  # the disk is full: what was written of it would only take up room
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed left aside; the caller holds the folder's lock."""
+    for left in folder.glob(f".*{_ASIDE}"):
+        left.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:
@@ -207,14 +217,35 @@ class RunStore:
         tell: Tell | None = None,
     ) -> Artifact:
         """Turn a working folder into a finished output: checksums, manifest last, rename."""
-        files = checksums(work)
+        files = checksums(work, without=SCRATCH)
         for relative in files:
             flush(work / relative)
         write_json(work / MANIFEST, {"name": name, "key": key, "recipe": recipe, "files": files})
-        folder = self.folder(name, key)
-        os.replace(work, folder)
+        return self._put_in_place(Artifact(name, key, work, files, recipe))
+
+    def left_whole(
+        self, name: str, key: str, work: Path, tell: Tell | None = None
+    ) -> Artifact | None:
+        """The output, if an attempt that was killed had made all of it: it is put in its place.
+
+        Else what that attempt left is removed, but for its checkpoints: half a file must not
+        become a part of the output.
+        """
+        if (work / MANIFEST).is_file():
+            try:
+                return self._put_in_place(_verified(name, key, work))
+            except DamagedArtifactError as error:
+                log.warning("%s; it is made again", error)
+        clear_but_scratch(work)
+        return None
+
+    def _put_in_place(self, made: Artifact) -> Artifact:
+        """Checkpoints go last, so that a kill before the rename costs nothing."""
+        shutil.rmtree(made.path / SCRATCH, ignore_errors=True)
+        folder = self.folder(made.name, made.key)
+        os.replace(made.path, folder)
         flush(self.root)
-        return Artifact(name, key, folder, files, recipe)
+        return replace(made, path=folder)
 
     def _manifest_in(self, folder: str) -> dict[str, Any] | None:
         """The manifest in a folder of the store, unchecked; None where there is none."""
@@ -229,15 +260,28 @@ class RunStore:
             self.root.rmdir()
 
 
-def checksums(folder: Path) -> dict[str, dict[str, Any]]:
-    """Bytes and SHA-256 of each file below a folder but its own manifest, by relative path."""
+def clear_but_scratch(work: Path) -> None:
+    """Remove from a working folder whatever was written of the output; checkpoints stay."""
+    for left in work.iterdir():
+        if left.name != SCRATCH:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def checksums(folder: Path, *, without: str | None = None) -> dict[str, dict[str, Any]]:
+    """Bytes and SHA-256 of each file below a folder but its own manifest, by relative path.
+
+    Args:
+        folder: all of it is read.
+        without: the name of a folder in it that is left out.
+    """
+    omitted = None if without is None else folder / without
     return {
         path.relative_to(folder).as_posix(): {
             "bytes": path.stat().st_size,
             "sha256": file_sha256(path),
         }
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST
+        if path.is_file() and path != folder / MANIFEST and omitted not in path.parents
     }
 
 
@@ -266,40 +310,6 @@ def check_file(path: Path, expected: Mapping[str, Any]) -> None:
         raise ValueError(f"{path.name} has {size} bytes, expected {expected['bytes']}")
     if (digest := file_sha256(path)) != expected["sha256"]:
         raise ValueError(f"{path.name} has sha256 {digest[:12]}, not {expected['sha256'][:12]}")
-
-
-@contextmanager
-def exclusive_lock(
-    path: Path, *, wait: bool, on_wait: Callable[[str], None] = lambda _: None
-) -> Iterator[None]:
-    """Hold a lock file (flock; it goes with the process, so a kill leaves nothing behind).
-
-    Raises:
-        BusyError: `wait` is False and another process holds it; the message names the owner.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as stream:
-        told = False
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                owner = _owner(path)
-                if not wait:
-                    raise BusyError(f"{path.parent} is in use by {owner}") from None
-                if not told:
-                    on_wait(owner)
-                told = True
-                time.sleep(0.5)
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {socket.gethostname()}")
-        stream.flush()
-        yield
-
-
-def _owner(path: Path) -> str:
-    return path.read_text(encoding="utf-8").strip() or "another process"
 
 
 def flush(path: Path) -> None:

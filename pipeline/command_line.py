@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.interrupts import Interrupted, interruptible, leave
 from pipeline.storage.bucket import StorageError
+from pipeline.storage.disk import disk_error
 
 
 def job_parser(prog: str, description: str | None, **options: Any) -> argparse.ArgumentParser:
@@ -55,6 +56,11 @@ def finished(work: Callable[[], None]) -> int:
         if not _reader_has_left():
             raise  # another pipe: a worker's, or a server's
         return 141
+    except OSError as error:
+        told = disk_error(error, os.getcwd())
+        if told is None:
+            raise
+        return refused(told)
     return 0
 
 

@@ -142,7 +142,8 @@ class _ArrayFile:
 
     def add(self, values: NDArray[Any]) -> None:
         assert (values.dtype, values.ndim) == (self._kind, 1), (values.dtype, values.shape)
-        np.ascontiguousarray(values).tofile(self._stream)
+        # Not by `tofile`, whose last buffer is lost without a word where the disk is full.
+        self._stream.write(np.ascontiguousarray(values).data)
         self._length += len(values)
 
     def close(self) -> None:

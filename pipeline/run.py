@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import report
-from pipeline.artifacts import RunStore, exclusive_lock
+from pipeline.artifacts import RunStore, sweep
 from pipeline.config import RunConfig
+from pipeline.locks import exclusive_lock
 from pipeline.paths import data_root, project_root, resolve
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, RecipeBuilder
@@ -111,6 +112,7 @@ def execute(
         progress.running(),
         tracking.following(tracked_run(config, folder.path)),
     ):
+        sweep(folder.path)
         stages, card = _run_stages(config, recipe, store, progress, on_finished)
         files = gather(recipe, stages, card)
         tell_results(tracking, files)

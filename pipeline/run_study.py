@@ -14,9 +14,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.artifacts import exclusive_lock, read_json, write_json
+from pipeline.artifacts import read_json, write_json
 from pipeline.config import RunConfig
 from pipeline.estimates import COMPARED_BY
+from pipeline.locks import exclusive_lock
 from pipeline.progress import Progress
 from pipeline.run import RunOutcome, execute
 from pipeline.study_base import CellBase, StudyBase

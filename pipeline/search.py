@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import RunStore, exclusive_lock, read_json, write_json, write_text
+from pipeline.artifacts import RunStore, read_json, write_json, write_text
 from pipeline.config import RunConfig
+from pipeline.locks import exclusive_lock
 from pipeline.paths import data_root, project_root, resolve
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, RecipeBuilder

@@ -53,7 +53,8 @@ class Shard:
     def put(self, name: str, values: NDArray[Any]) -> None:
         """Write a column, or write it again."""
         assert values.dtype == _KINDS[name], (name, values.dtype)
-        values.tofile(self.folder / name)
+        # Not by `tofile`, whose last buffer is lost without a word where the disk is full.
+        (self.folder / name).write_bytes(np.ascontiguousarray(values).data)
 
     def column(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """The places start .. stop - 1 of a column, read and not mapped."""

@@ -18,15 +18,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.artifacts import Artifact, DamagedArtifactError, RunStore, content_hash
+from pipeline.artifacts import (
+    SCRATCH,
+    Artifact,
+    DamagedArtifactError,
+    RunStore,
+    clear_but_scratch,
+    content_hash,
+)
 from pipeline.progress import Progress, StageProgress
+from pipeline.storage.disk import telling_of_the_disk
 from pipeline.storage.site import SharedSite, Site, StageFolders
 from pipeline.tracking.records import Figures
 
 log = logging.getLogger(__name__)
 
 Status = Literal["ran", "resumed", "reused"]
-_SCRATCH = ".scratch"
 
 
 @dataclass(frozen=True)
@@ -215,17 +222,19 @@ class Runner:
             if artifact := self.store.find(stage.name, stage.key, progress.update):
                 shutil.rmtree(work)
                 return artifact, "reused"
-            scratch = work / _SCRATCH
+            if artifact := self.store.left_whole(stage.name, stage.key, work, progress.update):
+                return artifact, "resumed"
+            scratch = work / SCRATCH
             site = self.store.site(stage.name, stage.key, work, scratch, inputs)
             status: Status = "resumed" if scratch.exists() else "ran"
             scratch.mkdir(exist_ok=True)
             started = time.monotonic()
             paths = {name: artifact.path for name, artifact in inputs.items()}
-            facts = self._facts(stage, StageContext(work, scratch, paths, progress, site))
-            facts["seconds"] = round(time.monotonic() - started, 3)
-            shutil.rmtree(scratch)
-            recipe = stage.described | {"made": facts}
-            artifact = self.store.commit(stage.name, stage.key, work, recipe, progress.update)
+            with telling_of_the_disk(str(work), stage.name, lambda: clear_but_scratch(work)):
+                facts = self._facts(stage, StageContext(work, scratch, paths, progress, site))
+                facts["seconds"] = round(time.monotonic() - started, 3)
+                recipe = stage.described | {"made": facts}
+                artifact = self.store.commit(stage.name, stage.key, work, recipe, progress.update)
             return artifact, status
 
     def _facts(self, stage: Stage, context: StageContext) -> dict[str, Any]:

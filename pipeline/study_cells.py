@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import content_hash, exclusive_lock, read_json, write_text
+from pipeline.artifacts import content_hash, read_json, write_text
 from pipeline.config import RunConfig
 from pipeline.corpus import Corpus, build_corpus
 from pipeline.domains import build_domain
+from pipeline.locks import exclusive_lock
 from pipeline.metrics import from_ranks
 from pipeline.ranking import baseline_ranks
 from pipeline.ranks_file import load_ranks

@@ -27,11 +27,11 @@ from pipeline.artifacts import (
     Artifact,
     DamagedArtifactError,
     RunStore,
-    exclusive_lock,
     read_json,
     write_json,
     write_text,
 )
+from pipeline.locks import exclusive_lock
 from pipeline.storage.begun import BEGUN, Begun
 from pipeline.storage.bucket import Bucket
 from pipeline.storage.copies import (
@@ -157,6 +157,13 @@ class ObjectRunStore(RunStore):
         """Finish the output in the mirror, upload its files, and put its manifest last."""
         artifact = super().commit(name, key, work, recipe)
         return self._publish(artifact, tell or silent)
+
+    def left_whole(
+        self, name: str, key: str, work: Path, tell: Tell | None = None
+    ) -> Artifact | None:
+        """The output, if an attempt on this machine had made all of it: it is uploaded."""
+        artifact = super().left_whole(name, key, work)
+        return None if artifact is None else self._publish(artifact, tell or silent)
 
     def _publish(self, artifact: Artifact, tell: Tell) -> Artifact:
         name, key = artifact.name, artifact.key

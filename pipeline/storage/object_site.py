@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.artifacts import Artifact, BusyError, DamagedArtifactError, exclusive_lock
+from pipeline.artifacts import Artifact, DamagedArtifactError
+from pipeline.locks import BusyError, exclusive_lock
 from pipeline.storage.begun import Begun
 from pipeline.storage.bucket import StorageError
 from pipeline.storage.copies import Tell, silent

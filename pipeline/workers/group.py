@@ -18,6 +18,7 @@ from typing import Any
 import ray
 
 from pipeline.progress import StageProgress
+from pipeline.storage.disk import disk_error
 from pipeline.storage.site import Site
 from pipeline.workers.cluster import ComputeConfig
 from pipeline.workers.orders import Order, Orders
@@ -79,9 +80,9 @@ class TrainingGroup:
         self._orders.close()
         self._thread.join(_END_SECONDS)
 
-    def _raise(self, complaint: str) -> None:
-        if complaint:
-            raise ValueError(complaint) from self._failure
+    def _raise(self, complaint: Exception | None) -> None:
+        if complaint is not None:
+            raise complaint from self._failure
         raise RuntimeError(f"the training workers failed: {self._failure}") from self._failure
 
     def _tell_restarts(self, progress: StageProgress) -> None:
@@ -196,14 +197,16 @@ def _do(order: Order, member: Member) -> None:
     work, settings, site, report = order
     if report.facts() is not None:  # a group started again after it was done
         return
-    # A ValueError is the user's to mend, so starting again is of no use: the first attempt leaves
-    # its sentence on the board, and the later ones end at once.
+    # A ValueError and a full disk are the user's to mend, so starting again is of no use: the first
+    # attempt leaves its sentence on the board, and the later ones end at once.
     if complaint := report.complaint():
-        raise ValueError(complaint)
+        raise complaint
     try:
         facts = done(work, settings, site, member, report)
-    except ValueError as error:
-        report.complain(str(error))
+    except Exception as error:
+        mend = ValueError(str(error)) if isinstance(error, ValueError) else None
+        if (complaint := mend or disk_error(error, "the working folder")) is not None:
+            report.complain(complaint)
         raise
     report.settle()
     if member.rank == 0:  # by way of the board: Ray Train keeps metrics only with a checkpoint

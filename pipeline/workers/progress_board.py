@@ -36,13 +36,13 @@ class _Post:
     Attributes:
         latest: how far it is.
         figures: for the trackers, since the last reading.
-        complaint: the sentence that a worker left for the user.
+        complaint: what a worker left for the user to mend.
         facts: what rank 0 found out; None while the work goes on.
     """
 
     latest: Report | None = None
     figures: list[Figures] = field(default_factory=list)
-    complaint: str = ""
+    complaint: Exception | None = None
     facts: dict[str, Any] | None = None
 
 
@@ -67,11 +67,11 @@ class _Board:
     def settle(self) -> None:
         """Nothing: calls of one worker are done in order, so those before it are done too."""
 
-    def complain(self, ticket: str, sentence: str) -> None:
+    def complain(self, ticket: str, complaint: Exception) -> None:
         post = self._posts[ticket]
-        post.complaint = post.complaint or sentence
+        post.complaint = post.complaint or complaint
 
-    def complaint(self, ticket: str) -> str:
+    def complaint(self, ticket: str) -> Exception | None:
         return self._posts[ticket].complaint
 
     def keep(self, ticket: str, facts: dict[str, Any]) -> None:
@@ -141,14 +141,14 @@ class BoardReporter:
         self._board.write.remote(self._ticket, self._report, self._figures)
         self._figures = []
 
-    def complain(self, sentence: str) -> None:
-        """Leave the sentence that the user is to read; the first one counts."""
-        ray.get(self._board.complain.remote(self._ticket, sentence))
+    def complain(self, complaint: Exception) -> None:
+        """Leave what the user is to mend; the first one counts."""
+        ray.get(self._board.complain.remote(self._ticket, complaint))
 
-    def complaint(self) -> str:
-        """The sentence that a worker left, or "" if none did."""
-        sentence: str = ray.get(self._board.complaint.remote(self._ticket))
-        return sentence
+    def complaint(self) -> Exception | None:
+        """What a worker left to be mended, or None."""
+        complaint: Exception | None = ray.get(self._board.complaint.remote(self._ticket))
+        return complaint
 
     def keep(self, facts: dict[str, Any]) -> None:
         """Leave what rank 0 found out, for the driver."""

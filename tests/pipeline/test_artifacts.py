@@ -3,14 +3,8 @@ import multiprocessing
 
 import pytest
 
-from pipeline.artifacts import (
-    BusyError,
-    DamagedArtifactError,
-    RunStore,
-    content_hash,
-    exclusive_lock,
-    file_sha256,
-)
+from pipeline.artifacts import DamagedArtifactError, RunStore, content_hash, file_sha256
+from pipeline.locks import BusyError, exclusive_lock
 
 KEY = "ab" * 32
 

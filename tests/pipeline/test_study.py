@@ -6,9 +6,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from pipeline.artifacts import BusyError, exclusive_lock
 from pipeline.corpus import Corpus
 from pipeline.evaluation import EvaluationConfig
+from pipeline.locks import BusyError, exclusive_lock
 from pipeline.metrics import ndcg
 from pipeline.paths import project_root
 from pipeline.profile_study import load_profile
