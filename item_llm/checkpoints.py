@@ -4,11 +4,13 @@ parameters.safetensors    trainable parameters
 optimizer.safetensors     Adam's moments of each of them, and the number of updates
 manifest.json             step, what was trained, checksums
 
-Nothing in them depends on the number of workers or the ZeRO stage, so either may change.
+Nothing in them depends on the number of workers or the ZeRO stage, so either may change. The last
+two are kept, so that one that was damaged costs the steps since the one before it.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +26,11 @@ from item_llm.optimizer_state import load_moments, whole_moments
 if TYPE_CHECKING:
     from item_llm.zero import ShardedModule
 
+_log = logging.getLogger(__name__)
+
 _KIND = "item LLM checkpoint"
+_KEPT = 2
+_NONE, _ALL_DAMAGED = -1, -2  # what worker 0 tells in the place of a step
 
 
 class CheckpointFolder:
@@ -45,9 +51,48 @@ class CheckpointFolder:
         self._on_saved = on_saved
 
     def latest(self) -> Path | None:
-        """The newest finished checkpoint; unfinished ones are passed over."""
-        finished = [p for p in self.folder.glob("step-*") if (p / MANIFEST).is_file()]
-        return max(finished, key=lambda p: int(p.name.removeprefix("step-")), default=None)
+        """The newest whole checkpoint; None where there was never one.
+
+        Every worker must call it; worker 0 decides, and sets aside what is damaged.
+
+        Raises:
+            ValueError: all of them are damaged.
+        """
+        found = torch.tensor([self._newest_whole() if dist.get_rank() == 0 else _NONE])
+        if dist.get_backend() == "nccl":
+            found = found.cuda()
+        dist.broadcast(found, src=0)
+        step = int(found)
+        if step == _ALL_DAMAGED:
+            raise ValueError(
+                f"{self.folder}: every checkpoint is damaged, they are called damaged-step-N now; "
+                "remove the folder to begin anew"
+            )
+        return None if step == _NONE else self.folder / f"step-{step}"
+
+    def _newest_whole(self) -> int:
+        """The step to go on from, or why there is none."""
+        for checkpoint in reversed(self._in_order()):
+            try:
+                read_manifest(checkpoint, _KIND)
+                self._sweep(_step_of(checkpoint))
+                return _step_of(checkpoint)
+            except ValueError as error:
+                aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                checkpoint.rename(aside)
+                _log.warning("%s; moved to %s, the checkpoint before it is used", error, aside)
+        return _ALL_DAMAGED if any(self.folder.glob("damaged-step-*")) else _NONE
+
+    def _sweep(self, newest: int) -> None:
+        """Remove what a process has half written, or half removed, when it was killed."""
+        older = (p for p in self._in_order() if _step_of(p) < newest)
+        unfinished = [p for p in older if not (p / MANIFEST).is_file()]
+        for orphan in (*self.folder.glob(".step-*"), *unfinished):
+            shutil.rmtree(orphan)
+
+    def _in_order(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"), key=_step_of)
 
     def load_parameters(self, checkpoint: Path, model: nn.Module) -> int:
         """Put saved parameters into `model`, before it is sharded.
@@ -81,7 +126,7 @@ class CheckpointFolder:
         load_moments(sharded, load_file(checkpoint / "optimizer.safetensors"))
 
     def save(self, step: int, sharded: ShardedModule) -> None:
-        """Write a checkpoint (worker 0) and drop older ones; every worker must call it."""
+        """Write a checkpoint (worker 0), drop all but the last ones; every worker must call it."""
         parameters, moments = sharded.whole_parameters(), whole_moments(sharded)
         if dist.get_rank() == 0:
             self._write(step, parameters, moments)
@@ -99,8 +144,12 @@ class CheckpointFolder:
         save_file(moments, staging / "optimizer.safetensors")
         write_manifest(staging, _KIND, {"step": step, "identity": self.identity})
         publish(staging, target, replace=True)
-        for old in self.folder.glob("step-*"):
-            if old != target:
-                shutil.rmtree(old)
+        for old in self._in_order()[:-_KEPT]:
+            (old / MANIFEST).unlink(missing_ok=True)  # first: half of it is no checkpoint
+            shutil.rmtree(old)
         if self._on_saved is not None:
             self._on_saved()
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))

@@ -8,6 +8,10 @@ from typing import Any
 from item_llm.held_out import HeldOutMetrics
 
 
+class StoppedError(RuntimeError):
+    """A fine-tuning was told to stop; it goes on from the checkpoint that it wrote last."""
+
+
 @dataclass(frozen=True)
 class FinetuneResult:
     """What a fine-tuning did; the same on every worker.

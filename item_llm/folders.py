@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+_OWN = "manifest_sha256"
 _BLOCK = 1 << 22
 
 
@@ -46,13 +47,15 @@ def fsync_path(path: Path) -> None:
 def write_manifest(folder: Path, kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Hash and sync every file of `folder`, then write its manifest, last and atomically.
 
-    Returns the manifest: `fields`, `kind`, and `files` as {relative name: sha256}.
+    Returns the manifest: `fields`, `kind`, `files` as {relative name: sha256}, and the sha256 of
+    all that.
     """
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
         fsync_path(path)
         files[path.relative_to(folder).as_posix()] = sha256_of(path)
     manifest = {**fields, "kind": kind, "files": files}
+    manifest[_OWN] = sha256_of_json(manifest)
     aside = folder / f".{MANIFEST}.{os.getpid()}"
     aside.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     fsync_path(aside)
@@ -94,6 +97,9 @@ def _parsed(path: Path) -> dict[str, Any]:
         named = {"kind": manifest["kind"], **manifest["files"]}
         if not all(isinstance(value, str) for value in named.values()):
             raise ValueError("a checksum or the kind is no text")
+        rest = {name: value for name, value in manifest.items() if name != _OWN}
+        if manifest.get(_OWN) not in (None, sha256_of_json(rest)):  # older ones have none
+            raise ValueError("it differs from its own checksum")
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path}: is no manifest ({type(error).__name__}: {error}); delete {path.parent} and "

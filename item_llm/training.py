@@ -21,7 +21,7 @@ from item_llm.cached_negatives import CachedNegatives
 from item_llm.checkpoints import CheckpointFolder
 from item_llm.contrastive import ContrastiveModel, TextTable, bounded_scale
 from item_llm.encoder import ItemEncoder
-from item_llm.finetune_result import FinetuneResult
+from item_llm.finetune_result import FinetuneResult, StoppedError
 from item_llm.finetuning_config import SHARDING_FIELDS, learning_rate, total_steps
 from item_llm.folders import sha256_of_json
 from item_llm.held_out import held_out_metrics, mean_cosine
@@ -52,6 +52,7 @@ def finetune(
     on_checkpoint: Callable[[], None] | None = None,
     sequence_model: MakeSequenceModel | None = None,
     domain_names: Sequence[str] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> FinetuneResult:
     """Train a LoRA adapter (and [ITEM]) on next-item pairs; every worker calls this alike.
 
@@ -74,10 +75,13 @@ def finetune(
         sequence_model: makes the user model of the objective 'histories' for a width d: packed
             item vectors [T, d] and seams int64 [S + 1] in, user vectors [T, d] out.
         domain_names: of the domains that the pairs number, for messages.
+        should_stop: asked after each step, on every worker; once one says so, a checkpoint is
+            written and the training raises.
 
     Raises:
         ValueError: contradictory settings, no usable pairs, a loss or gradient that is not finite
             more often than `max_skipped_steps`, or a checkpoint of another training.
+        StoppedError: `should_stop` said so; the same call goes on.
     """
     if config.lora is None or config.adapter is not None:
         raise ValueError(
@@ -101,7 +105,7 @@ def finetune(
         run = _Finetuning(
             config, pairs, held_out_pairs, texts, checkpoint_dir, on_checkpoint, sequence_model
         )
-        run.domain_names = domain_names
+        run.domain_names, run.should_stop = domain_names, should_stop
         return run(output_dir, on_step, started)
 
 
@@ -121,6 +125,7 @@ class _Finetuning:
         assert config.lora is not None
         self.config = config.finetuning
         self.domain_names: Sequence[str] | None = None
+        self.should_stop: Callable[[], bool] | None = None
         self.skipped = 0
         self.workers, self.rank = dist.get_world_size(), dist.get_rank()
         torch.manual_seed(self.config.seed)
@@ -156,8 +161,11 @@ class _Finetuning:
                 told = self._step(one_step, step)
                 if on_step is not None and told is not None:
                     on_step(step + 1, *told)
-                if self.checkpoints is not None and self._due(step + 1):
+                stops = step + 1 < self.steps and self._told_to_stop()
+                if self.checkpoints is not None and (stops or self._due(step + 1)):
                     self.checkpoints.save(step + 1, sharded)
+                if stops:
+                    raise StoppedError(f"fine-tuning was told to stop and did, after {step + 1}")
             tuned = self.held_out_table.encode_all(sharded.module)
             digest, parameters = self._save(output_dir, sharded)
             log_scale = parameters.get("log_scale", self.model.log_scale.detach().cpu())
@@ -240,6 +248,9 @@ class _Finetuning:
             f"pairs of {name}; {one_step.culprits(step)}; "
             "lower finetuning.learning_rate or raise finetuning.temperature"
         )
+
+    def _told_to_stop(self) -> bool:
+        return self.should_stop is not None and any(_from_all(int(self.should_stop())))
 
     def _due(self, done: int) -> bool:
         return done % self.config.checkpoint_every == 0 or done == self.steps

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 SCRATCH = ".scratch"  # of a working folder: checkpoints, which are no part of the output
 _ASIDE = ".tmp"
+_OWN = "manifest_sha256"
 _BLOCK = 1 << 22
 
 
@@ -220,7 +221,8 @@ class RunStore:
         files = checksums(work, without=SCRATCH)
         for relative in files:
             flush(work / relative)
-        write_json(work / MANIFEST, {"name": name, "key": key, "recipe": recipe, "files": files})
+        manifest = {"name": name, "key": key, "recipe": recipe, "files": files}
+        write_json(work / MANIFEST, manifest | {_OWN: content_hash(manifest)})
         return self._put_in_place(Artifact(name, key, work, files, recipe))
 
     def left_whole(
@@ -290,6 +292,9 @@ def _verified(name: str, key: str, folder: Path) -> Artifact:
         manifest = read_json(folder / MANIFEST)
         if manifest["key"] != key:
             raise ValueError(f"its manifest has key {manifest['key'][:16]}, expected {key[:16]}")
+        rest = {field: value for field, value in manifest.items() if field != _OWN}
+        if manifest.get(_OWN) not in (None, content_hash(rest)):  # older ones have none
+            raise ValueError("its manifest differs from its own checksum")
         for relative, expected in manifest["files"].items():
             check_file(folder / relative, expected)
         return Artifact(name, key, folder, manifest["files"], manifest["recipe"])

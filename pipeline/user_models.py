@@ -33,11 +33,12 @@ def train_user_model(
     report: Report,
     *,
     on_checkpoint: Callable[[], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
     """Train one model and write its best weights and its curve to `output` (rank 0).
 
     Checkpoints go to `scratch`; a second call with the same scratch resumes from the last one.
-    `on_checkpoint` is called after each (rank 0).
+    `on_checkpoint` is called after each (rank 0). `should_stop` is asked now and then.
     Under the split `refit` the validation events are targets too, so nothing is validated and the
     last weights count: the number of epochs has been chosen on the strict split before.
 
@@ -45,7 +46,8 @@ def train_user_model(
         Facts for the run card: parameters, epochs and, if there was one, the validation figure.
     """
     validated = data.task.split.kind != "refit"
-    model, result = _fit(data, workers, scratch / "fit", report, on_checkpoint, validated=validated)
+    watched = report, on_checkpoint, should_stop
+    model, result = _fit(data, workers, scratch / "fit", watched, validated=validated)
     if workers.rank == 0:
         origin = {"model": data.task.model, "domain": data.task.domain}
         save_weights(output / WEIGHTS, model, origin)
@@ -65,11 +67,11 @@ def _fit(
     data: TaskData,
     workers: Workers,
     scratch: Path,
-    report: Report,
-    on_checkpoint: Callable[[], None] | None,
+    watched: tuple[Report, Callable[[], None] | None, Callable[[], bool] | None],
     *,
     validated: bool,
 ) -> tuple[Recommender, TrainingResult]:
+    report, on_checkpoint, should_stop = watched
     model, training = data.build(), data.task.training
     names = [domain.name for domain in data.domains]
     histories = training_histories(
@@ -102,6 +104,7 @@ def _fit(
         domain_names=names,
         name_item=data.item_name,
         times=histories.times,
+        should_stop=should_stop,
     )
     return model, result
 

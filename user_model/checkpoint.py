@@ -18,6 +18,7 @@ from torch import Tensor, nn
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 _FORMAT = 1
+_OWN = "manifest_sha256"
 
 
 class CheckpointError(ValueError):
@@ -44,6 +45,7 @@ def save_tensors(
         save_file(owned, aside / name)
         checksums[name] = _sync_and_hash(aside / name)
     manifest = {"format": _FORMAT, "sha256": checksums, "record": record}
+    manifest[_OWN] = _hash_of_text(manifest)
     (aside / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True, allow_nan=True))
     _sync_and_hash(aside / MANIFEST)
     _replace(aside, folder)
@@ -62,6 +64,9 @@ def read_record(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text())
         version, checksums, record = manifest["format"], manifest["sha256"], manifest["record"]
         checksums = dict(checksums.items())
+        rest = {name: value for name, value in manifest.items() if name != _OWN}
+        if manifest.get(_OWN) not in (None, _hash_of_text(rest)):  # older ones have none
+            raise ValueError("it differs from its own checksum")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a manifest ({error!r}); save it again") from error
     if version != _FORMAT:
@@ -153,6 +158,12 @@ def _sync_and_hash(path: Path) -> str:
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash_of_text(manifest: Mapping[str, Any]) -> str:
+    """sha256 of a manifest as it is read back: JSON knows no tuples and no integer keys."""
+    text = json.dumps(json.loads(json.dumps(manifest)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def copy_state(model: nn.Module) -> dict[str, Tensor]:

@@ -77,6 +77,17 @@ class Workers:
         self.from_first([box])
         return float(box)
 
+    def any(self, flag: bool) -> bool:
+        """Return whether any worker's flag is true."""
+        if self.size == 1:
+            return flag
+        from torch import distributed
+
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        box = torch.tensor([int(flag)], device=device)
+        distributed.all_reduce(box)
+        return bool(box)
+
     def wait(self) -> None:
         """Return when every worker has come here."""
         if self.size > 1:

@@ -4,6 +4,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 
+class StoppedError(RuntimeError):
+    """A training was told to stop; it goes on from the checkpoint that it wrote last."""
+
+
 @dataclass(frozen=True)
 class StepRecord:
     """One training step: number from 1, its epoch from 1, mean loss, learning rate, tokens."""

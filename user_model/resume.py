@@ -1,11 +1,13 @@
 """Checkpoints of a training in flight: weights, optimiser, average, best weights, and its place.
 
-A checkpoint is a folder step-N with a manifest; the one before is removed once the new one is
-complete. The order of the data, the negatives and the dropout are functions of (seed, epoch, step),
-and torch's generator is seeded anew at every step, so no generator state needs saving.
+A checkpoint is a folder step-N with a manifest. The last two are kept, so that one that was damaged
+costs the steps since the one before it, not the training. The order of the data, the negatives and
+the dropout are functions of (seed, epoch, step), and torch's generator is seeded anew at every
+step, so no generator state needs saving.
 """
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +29,10 @@ from user_model.progress import Progress
 from user_model.step import TrainingStep
 from user_model.training_config import TrainingConfig
 
+_log = logging.getLogger(__name__)
+
+_KEPT = 2
+_NONE, _ALL_DAMAGED = -1, -2  # what worker 0 tells in the place of a step
 _MODEL, _BEST, _OPTIMIZER = "model.safetensors", "best.safetensors", "optimizer.safetensors"
 
 
@@ -57,6 +63,28 @@ def _complete_in(folder: Path) -> list[Path]:
     return sorted(p.parent for p in folder.glob(f"step-*/{MANIFEST}"))
 
 
+def _newest_whole(folder: Path) -> int:
+    """The step to go on from, or why there is none; sets aside what is damaged, sweeps the rest."""
+    for checkpoint in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            read_record(checkpoint)
+            _sweep(folder, checkpoint)
+            return int(checkpoint.name.removeprefix("step-"))
+        except CheckpointError as error:
+            aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            checkpoint.rename(aside)
+            _log.warning("%s; it was moved to %s, the checkpoint before it is used", error, aside)
+    return _ALL_DAMAGED if any(folder.glob("damaged-step-*")) else _NONE
+
+
+def _sweep(folder: Path, newest: Path) -> None:
+    """Remove what a process has half written, or half removed, when it was killed."""
+    older = [p for p in folder.glob("step-*") if p < newest and not (p / MANIFEST).is_file()]
+    for orphan in (*folder.glob(".step-*"), *older):
+        shutil.rmtree(orphan)
+
+
 class TrainingCheckpoints:
     """The checkpoints of one training.
 
@@ -75,8 +103,7 @@ class TrainingCheckpoints:
         self.folder, self.identity, self._on_saved = folder, identity, on_saved
 
     def save(self, step: TrainingStep, progress: Progress, best: dict[str, Tensor] | None) -> None:
-        """Write a checkpoint, then remove the ones before it."""
-        before = self._complete()
+        """Write a checkpoint, then remove all but the last ones."""
         optimizer = step.optimizer.state()
         if step.rows is not None:
             optimizer |= step.rows.state()
@@ -88,26 +115,33 @@ class TrainingCheckpoints:
         record = {"identity": self.identity, "progress": progress.to_json()}
         target = self.folder / f"step-{progress.step:09d}"
         save_tensors(target, files, record)
-        for old in before:
-            if old != target:
-                (old / MANIFEST).unlink()
-                shutil.rmtree(old)
+        for old in _complete_in(self.folder)[:-_KEPT]:
+            (old / MANIFEST).unlink()
+            shutil.rmtree(old)
         if self._on_saved is not None:
             self._on_saved()
 
     def load(self, step: TrainingStep) -> tuple[Progress, dict[str, Tensor] | None] | None:
-        """Restore the newest checkpoint into `step`; None where there is none.
+        """Restore the newest whole checkpoint into `step`; None where there was never one.
+
+        Every worker must call it; worker 0 decides which one it is.
 
         Returns:
             where training stood, and the best weights so far.
 
         Raises:
-            CheckpointError: the checkpoint is damaged, or of another training.
+            CheckpointError: all of them are damaged, or it is of another training.
         """
-        found = self._complete()
-        if not found:
+        workers = step.workers
+        number = int(workers.agree(_newest_whole(self.folder) if workers.rank == 0 else _NONE))
+        if number == _ALL_DAMAGED:
+            raise CheckpointError(
+                f"{self.folder}: every checkpoint is damaged, they are called damaged-step-N now; "
+                "remove the folder to begin anew"
+            )
+        if number == _NONE:
             return None
-        folder = found[-1]
+        folder = self.folder / f"step-{number:09d}"
         record = read_record(folder)
         self._check(record["identity"], folder)
         load_state(step.model, read_tensors(folder, _MODEL), str(folder / _MODEL))
@@ -119,9 +153,6 @@ class TrainingCheckpoints:
             step.average.load_state(state)
         best = read_tensors(folder, _BEST) if (folder / _BEST).is_file() else None
         return Progress.from_json(record["progress"]), best
-
-    def _complete(self) -> list[Path]:
-        return _complete_in(self.folder)
 
     def _check(self, identity: dict[str, Any], folder: Path) -> None:
         different = [k for k, v in self.identity.items() if identity.get(k) != v]

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -17,13 +18,14 @@ from user_model.items import ItemTable
 from user_model.non_finite import NameItem, NonFiniteLossError, culprits
 from user_model.optimizer import learning_rate
 from user_model.padding import padding_share
-from user_model.progress import EpochRecord, Progress, StepRecord, TrainingResult
+from user_model.progress import EpochRecord, Progress, StepRecord, StoppedError, TrainingResult
 from user_model.recommender import Recommender
 from user_model.resume import TrainingCheckpoints, has_checkpoint, training_identity
 from user_model.step import TrainingStep, domains_of
 from user_model.training_config import TrainingConfig
 
 Validate = Callable[[Recommender], float]
+_ASKED_EVERY = 4  # steps from one question whether to stop to the next: workers must agree
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ def train(
     name_item: NameItem | None = None,
     times: Int64 | None = None,
     until_epoch: int | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> TrainingResult:
     """Train `model` in place and leave the weights of the best validated epoch in it.
 
@@ -72,6 +75,8 @@ def train(
         times: int64 [E], unix seconds of the events, for a model that reads times.
         until_epoch: pause once so many epochs are done, on the schedule of `config.epochs`; the
             next call goes on from `checkpoint_dir`. None: to the end.
+        should_stop: asked now and then, on every worker; once one says so, a checkpoint is written
+            and the training raises.
 
     Returns:
         what came of it; the model is in evaluation mode.
@@ -81,7 +86,8 @@ def train(
         NonFiniteLossError: the loss or its gradient is not finite more often than
             `config.max_skipped_steps`, or a validation is; the message names step, domains and
             items.
-        CheckpointError: the checkpoint is damaged, or of another training.
+        CheckpointError: all checkpoints are damaged, or of another training.
+        StoppedError: `should_stop` said so; the same call goes on.
     """
     if until_epoch is not None and checkpoint_dir is None:
         raise ValueError(
@@ -116,6 +122,7 @@ def train(
     training = _Training(
         step, batches, checkpoints, validate, on_epoch, on_step, domain_names, name_item, progress
     )
+    training.should_stop = should_stop
     with torch.random.fork_rng(devices=[]):
         return training.run(until_epoch)
 
@@ -167,6 +174,7 @@ class _Training:
         self.domain_names, self.name_item = domain_names, name_item
         self.config, self.workers, self.model = step.config, step.workers, step.model
         self.progress = progress
+        self.should_stop: Callable[[], bool] | None = None
         self.best: dict[str, Tensor] | None = None
         self.lr = 0.0
 
@@ -178,6 +186,8 @@ class _Training:
             self.progress, self.best = restored
         while self.progress.epoch < last and not self._exhausted():
             self._epoch()
+            if self._told_to_stop():
+                self._stop()
         if self.best is not None:
             self.model.load_state_dict(self.best)
         elif self.step.average is not None:
@@ -253,6 +263,16 @@ class _Training:
             self.on_step(record)
         if every is not None and progress.step % every == 0 and not last:
             self._save()
+        if not last and progress.step % _ASKED_EVERY == 0 and self._told_to_stop():
+            self._save()
+            self._stop()
+
+    def _told_to_stop(self) -> bool:
+        return self.should_stop is not None and self.workers.any(self.should_stop())
+
+    def _stop(self) -> NoReturn:
+        where = f"step {self.progress.step}, epoch {self.progress.epoch + 1}"
+        raise StoppedError(f"training was told to stop and did, after {where}")
 
     def _validated(self) -> float | None:
         number = self.progress.epoch + 1

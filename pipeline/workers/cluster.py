@@ -11,6 +11,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.interrupts import Interrupted, kept_handlers
+from pipeline.workers.stopping_here import stopped_here
 
 # Two training workers, Ray Train's controller and a Ray Data actor must be schedulable at once,
 # even where there are two cores: these are slots for Ray's scheduler, not cores.
@@ -26,6 +27,9 @@ _RAY_DEFAULTS = {
     # nothing; what really goes wrong there arrives as a Python exception.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
+# How long a run that was told to stop waits until its trainings have written a checkpoint; what
+# stops it (Kubernetes, Slurm) kills it after 30 s.
+_CHECKPOINT_SECONDS = 15.0
 # Says on every start that the token is on: as it should be.
 _CHATTY = ("ray._private.authentication.authentication_token_setup", "ray.data")
 
@@ -73,7 +77,8 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
     process must leave by `interrupts.leave`, which ends the workers with it.
     """
     if compute.in_process:
-        yield
+        with stopped_here(_CHECKPOINT_SECONDS):
+            yield
         return
     for name, value in _RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -96,6 +101,9 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
         with _group_leaves():
             yield
     except Interrupted:
+        from pipeline.workers.progress_board import stop_work
+
+        stop_work(_CHECKPOINT_SECONDS)
         raise  # without a shutdown: see `interrupts.leave`
     except BaseException:
         ray.shutdown()

@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 
+from item_llm import finetune_result as llm_result
 from pipeline.progress import StageProgress
 from pipeline.storage.disk import disk_error
 from pipeline.storage.site import Site
@@ -24,6 +25,7 @@ from pipeline.workers.cluster import ComputeConfig
 from pipeline.workers.orders import Order, Orders
 from pipeline.workers.progress_board import reporter_to
 from pipeline.workers.work import Member, Work, done, prepare_process
+from user_model import progress as user_progress
 
 _LOOK_EVERY_SECONDS = 0.2
 _END_SECONDS = 60.0
@@ -204,10 +206,21 @@ def _do(order: Order, member: Member) -> None:
     try:
         facts = done(work, settings, site, member, report)
     except Exception as error:
-        mend = ValueError(str(error)) if isinstance(error, ValueError) else None
-        if (complaint := mend or disk_error(error, "the working folder")) is not None:
+        if (complaint := _final(error)) is not None:
             report.complain(complaint)
         raise
+    finally:
+        if member.rank == 0:
+            report.leave()
     report.settle()
     if member.rank == 0:  # by way of the board: Ray Train keeps metrics only with a checkpoint
         report.keep(facts)
+
+
+def _final(error: Exception) -> Exception | None:
+    """What the driver is to raise, if starting again would only lead to the same; else None."""
+    if isinstance(error, ValueError):
+        return ValueError(str(error))
+    if isinstance(error, llm_result.StoppedError | user_progress.StoppedError):
+        return RuntimeError(str(error))
+    return disk_error(error, "the working folder")

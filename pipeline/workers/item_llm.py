@@ -80,6 +80,7 @@ def _finetune(settings: Mapping[str, Any], member: Member, report: Reporter) -> 
         on_checkpoint=folders.keep,
         sequence_model=HistoryModel,
         domain_names=[domain.name for domain in corpus.domains],
+        should_stop=report.stopping,
     )
     if member.rank == 0:
         write_json(folders.output / ADAPTER_RESULT, _for_report(result.to_json(), curve.read()))

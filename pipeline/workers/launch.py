@@ -17,7 +17,7 @@ from pipeline.progress import StageProgress
 from pipeline.storage.site import Site
 from pipeline.workers.cluster import ComputeConfig
 from pipeline.workers.group import dismiss_group, kept_group
-from pipeline.workers.in_process import report_here
+from pipeline.workers.in_process import reporting_here
 from pipeline.workers.progress_board import BoardReporter, reporter_to
 from pipeline.workers.work import Member, Work, done, prepare_process
 
@@ -45,7 +45,8 @@ def run_in_one_worker(
     """
     if compute.in_process:
         prepare_process(compute.cpus_per_worker)
-        facts = done(work, settings, site, _ALONE, report_here(progress))
+        with reporting_here(progress) as report:
+            facts = done(work, settings, site, _ALONE, report)
     else:
         dismiss_group(unless_room_beside=True)
         facts = _in_a_task(work, settings, compute, progress, site)
@@ -105,6 +106,9 @@ def _task(
     work: Work, settings: Mapping[str, Any], site: Site | None, report: BoardReporter, threads: int
 ) -> dict[str, Any]:
     prepare_process(threads)
-    facts = done(work, settings, site, _ALONE, report)
+    try:
+        facts = done(work, settings, site, _ALONE, report)
+    finally:
+        report.leave()
     report.settle()
     return facts

@@ -18,6 +18,7 @@ from pipeline.tracking.records import Figures
 
 _WRITE_EVERY_SECONDS = 0.5
 _READ_EVERY_SECONDS = 1.0
+_LOOK_EVERY_SECONDS = 0.1
 
 
 class Report(NamedTuple):
@@ -38,12 +39,14 @@ class _Post:
         figures: for the trackers, since the last reading.
         complaint: what a worker left for the user to mend.
         facts: what rank 0 found out; None while the work goes on.
+        listening: whether the work asks if it is to stop, and is not over.
     """
 
     latest: Report | None = None
     figures: list[Figures] = field(default_factory=list)
     complaint: Exception | None = None
     facts: dict[str, Any] | None = None
+    listening: bool = False
 
 
 class _Board:
@@ -52,6 +55,7 @@ class _Board:
     def __init__(self) -> None:
         self._posts: dict[str, _Post] = defaultdict(_Post)
         self._over: set[str] = set()
+        self._stopping = False
 
     def write(self, ticket: str, report: Report, figures: list[Figures]) -> None:
         if ticket not in self._over:
@@ -80,6 +84,22 @@ class _Board:
     def facts(self, ticket: str) -> dict[str, Any] | None:
         return {} if ticket in self._over else self._posts[ticket].facts
 
+    def listen(self, ticket: str) -> bool:
+        """Whether it is to stop; who asks is waited for."""
+        if ticket not in self._over:
+            self._posts[ticket].listening = True
+        return self._stopping
+
+    def leave(self, ticket: str) -> None:
+        if ticket not in self._over:
+            self._posts[ticket].listening = False
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def listening(self) -> bool:
+        return any(post.listening for post in self._posts.values())
+
     def remove(self, ticket: str) -> None:
         self._over.add(ticket)
         self._posts.pop(ticket, None)
@@ -99,6 +119,24 @@ def _board_of_this_job() -> Any:
         return _boards[job]
 
 
+def stop_work(seconds: float) -> None:
+    """Tell the work of this process's job to stop; wait until its checkpoints are written.
+
+    Args:
+        seconds: to wait at most.
+    """
+    deadline = time.monotonic() + seconds
+    for board in list(_boards.values()):
+        try:
+            ray.get(board.stop.remote(), timeout=seconds)
+            while ray.get(board.listening.remote(), timeout=seconds):
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(_LOOK_EVERY_SECONDS)
+        except ray.exceptions.RayError:  # Ray is gone, and with it the workers
+            return
+
+
 class Reporter(Protocol):
     """What a worker is given, to say how far the work is."""
 
@@ -106,6 +144,9 @@ class Reporter(Protocol):
         self, done: float, total: float, unit: str, info: str = "", figures: Figures | None = None
     ) -> None:
         """Say it as often as you like: it never waits and never fails the work."""
+
+    def stopping(self) -> bool:
+        """Whether the run was told to stop; ask as often as you like, it never waits."""
 
 
 class BoardReporter:
@@ -119,6 +160,9 @@ class BoardReporter:
         self._last = 0.0
         self._report: Report | None = None
         self._figures: list[Figures] = []
+        self._stopping = False
+        self._asked: Any = None
+        self._asked_at = 0.0
 
     def __call__(
         self, done: float, total: float, unit: str, info: str = "", figures: Figures | None = None
@@ -129,6 +173,23 @@ class BoardReporter:
             self._figures.append(figures)
         if time.monotonic() - self._last >= _WRITE_EVERY_SECONDS or done >= total:
             self._write()
+
+    def stopping(self) -> bool:
+        """Whether the run was told to stop; the answer is half a second old at most."""
+        if self._asked is None:
+            if time.monotonic() - self._asked_at >= _WRITE_EVERY_SECONDS:
+                self._asked, self._asked_at = (
+                    self._board.listen.remote(self._ticket),
+                    time.monotonic(),
+                )
+        elif ray.wait([self._asked], timeout=0)[0]:
+            self._stopping = self._stopping or ray.get(self._asked)
+            self._asked = None
+        return self._stopping
+
+    def leave(self) -> None:
+        """The work is over, in whichever way: nobody waits for it to stop."""
+        self._board.leave.remote(self._ticket)
 
     def settle(self) -> None:
         """Write what waits, and wait until it is on the board; the work is over."""

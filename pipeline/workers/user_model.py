@@ -45,7 +45,9 @@ def _train(settings: Mapping[str, Any], member: Member, report: Reporter) -> dic
     data = TaskData(settings["task"], task_folders(folders.inputs))
     workers = Workers(member.rank, member.size)
     return train_user_model(
-        data, workers, folders.output, folders.scratch, report, on_checkpoint=folders.keep
+        *(data, workers, folders.output, folders.scratch, report),
+        on_checkpoint=folders.keep,
+        should_stop=report.stopping,
     )
 
 

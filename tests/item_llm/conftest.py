@@ -16,6 +16,7 @@ def _load(name: str):
     return module
 
 
+sys.modules["fatal_touch"] = importlib.import_module("tests.pipeline.faults.fatal_touch")
 tiny_models = _load("tiny_models")
 _load("zero_launch")
 _load("zero_worker")

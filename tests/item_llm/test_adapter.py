@@ -122,6 +122,10 @@ def test_an_adapter_of_another_base_raises(tiny_llama, tmp_path):
     manifest = tmp_path / "adapter" / "manifest.json"
     values = json.loads(manifest.read_text())
     values["reading"]["base_sha256"] = "0" * 64
+    with pytest.raises(ValueError, match="differs from its own checksum"):
+        manifest.write_text(json.dumps(values))
+        ItemEncoder.load(encoder.config, tmp_path / "adapter")
+    del values["manifest_sha256"]
     manifest.write_text(json.dumps(values))
     with pytest.raises(ValueError, match="trained with base_sha256 '0000"):
         ItemEncoder.load(encoder.config, tmp_path / "adapter")

@@ -12,18 +12,30 @@ import torch
 from safetensors.torch import load_file
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+class Killed(Exception):  # noqa: N818
+    """A worker killed itself, as its job told it to."""
 
 
 def torchrun(
     workers: int, base: Path, out: Path, jobs: list[dict[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
     """Reports of all workers by the jobs' names; see zero_worker.py for what a job is."""
-    paths = [str(HERE), os.environ.get("PYTHONPATH", "")]
+    paths = [
+        str(HERE),
+        str(ROOT / "tests" / "pipeline" / "faults"),
+        os.environ.get("PYTHONPATH", ""),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(workers), str(HERE / "zero_worker.py")]
     command += [str(base), str(out), str(workers), json.dumps(jobs)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    if done.returncode and any("kill" in job for job in jobs):
+        assert "Signal 9 (SIGKILL)" in done.stderr, done.stderr[-4000:]
+        raise Killed
     assert done.returncode == 0, done.stderr[-4000:]
     return {
         job["name"]: [

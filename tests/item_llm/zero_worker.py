@@ -1,11 +1,15 @@
 """One worker of real fine-tunings: run by torchrun, once for several of them."""
 
 import json
+import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from fatal_touch import die_at_touch
 from tiny_models import LatestAndMean, item_histories, item_pairs, item_texts
 
 from item_llm import ItemLLMConfig, ItemPairs, finetune, next_item_pairs
@@ -17,6 +21,19 @@ FINETUNING = {
     "stage3_persistence_threshold": 0,
     "chunk_texts": 8,
 }
+
+
+def be_killed(kill: dict[str, int], checkpoints: Path) -> Callable[[int], None]:
+    """SIGKILL of one rank: at a touch of the checkpoints' files, or after a step."""
+    rank = torch.distributed.get_rank()
+    if rank == kill["rank"] and "touch" in kill:
+        die_at_touch(checkpoints, kill["touch"])
+
+    def after(step: int) -> None:
+        if rank == kill["rank"] and step == kill.get("step"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return after
 
 
 class PowerCutError(Exception):
@@ -37,7 +54,11 @@ def main(base: str, out: Path, workers: int, jobs: list[dict[str, Any]]) -> None
         histories = config.finetuning.objective == "histories"
         losses: dict[int, float] = {}
 
+        after = be_killed(job["kill"], Path(job["checkpoints"])) if "kill" in job else None
+
         def on_step(step: int, loss: float, rate: float) -> None:
+            if after is not None:  # noqa: B023
+                after(step)  # noqa: B023
             if step == job.get("stop"):  # noqa: B023
                 raise PowerCutError
             losses[step] = loss  # noqa: B023
@@ -65,8 +86,6 @@ def main(base: str, out: Path, workers: int, jobs: list[dict[str, Any]]) -> None
 
 
 if __name__ == "__main__":
-    import os
-
     if "RANK" in os.environ:
         torch.distributed.init_process_group("gloo")
     main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4]))

@@ -218,7 +218,7 @@ def test_a_resumed_training_ends_with_the_same_bits(
     assert_same(weights(resumed), weights(whole))
     assert [r.loss for r in got.history] == [r.loss for r in expected.history]
     assert (got.best_epoch, got.best_validation) == (expected.best_epoch, expected.best_validation)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.iterdir())) <= 2
 
 
 @pytest.mark.parametrize(
@@ -332,12 +332,13 @@ def test_a_finished_training_is_not_trained_again(
     assert_same(weights(first), weights(second))
 
 
-def test_each_checkpoint_is_told_once_it_is_the_only_one(circles, domain_starts, tmp_path):
+def test_each_checkpoint_is_told_once_all_but_the_last_two_are_gone(
+    circles, domain_starts, tmp_path
+):
     told = []
 
     def on_checkpoint():
-        (manifest,) = tmp_path.glob("step-*/manifest.json")
-        told.append(manifest.parent.name)
+        told.append(sorted(path.name for path in tmp_path.iterdir()))
 
     config = settings(checkpoint_steps=1)
     result = train(
@@ -345,7 +346,8 @@ def test_each_checkpoint_is_told_once_it_is_the_only_one(circles, domain_starts,
         checkpoint_dir=tmp_path, on_checkpoint=on_checkpoint,
     )  # fmt: skip
     steps = result.history[-1].step
-    assert told == [f"step-{step:09d}" for step in range(1, steps + 1)]
+    names = [f"step-{step:09d}" for step in range(1, steps + 1)]
+    assert told == [names[max(0, last - 2) : last] for last in range(1, steps + 1)]
 
 
 def test_a_checkpoint_of_another_training_is_refused(circles, domain_starts, tmp_path):

@@ -7,14 +7,17 @@ import json
 import multiprocessing
 import re
 import resource
+import signal
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
 
 import yaml
 
 from tests.jobs.conftest import TINY
-from tests.pipeline.faults.fatal_touch import Touches
+from tests.pipeline.faults.fatal_touch import Touches, signal_at_write
 
 # A server of clean processes: each starts in milliseconds, with the imports done.
 START = multiprocessing.get_context("forkserver")
@@ -24,19 +27,23 @@ SASREC = ALL | {"models": ["popularity", "sasrec"], "domains": TINY["domains"][:
 _STAGE_ENDS = re.compile(r"\] (\S+): (ran|resumed|reused)")
 
 
-def drive(driver, fatal, largest_file):
+def drive(driver, fatal, number, stop_at, largest_file):
     """One driver, from its command line to its exit status.
 
     Args:
         driver: whose command it is.
-        fatal: the touch at which it is killed; None: none.
+        fatal: the touch at which it gets signal `number`; None: none.
+        number: SIGKILL, or SIGSTOP.
+        stop_at: the step of the item LLM at which it gets a signal, and its number; None: none.
         largest_file: bytes that a file may have; None: any number.
     """
     from jobs import multidomain
 
     began = time.monotonic()
     sys.stdout = sys.stderr = driver.log.open("a", buffering=1)
-    touches = Touches(driver.store, driver.run_dir, fatal)
+    touches = Touches(driver.store, driver.run_dir, fatal, number)
+    if stop_at is not None:
+        signal_at_write("steps.jsonl", *stop_at)
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     status = multidomain.main(driver.arguments)
@@ -63,12 +70,28 @@ class Driver:
         self.config.write_text(yaml.safe_dump(content | {"store": str(self.store)}))
         self.arguments = ["--config", str(self.config), "--run-dir", str(self.run_dir)]
 
-    def start(self, fatal=None, largest_file=None):
+    def start(self, fatal=None, stop_at=None, largest_file=None):
         """Run it to its end; the exit status, or the negative number of the signal."""
-        process = START.Process(target=drive, args=(self, fatal, largest_file))
-        process.start()
+        process = self._begun(fatal, signal.SIGKILL, stop_at, largest_file)
         process.join()
         return process.exitcode
+
+    @contextmanager
+    def paused(self, touch):
+        """Its process, held at a touch for the length of the block, then killed."""
+        process = self._begun(touch, signal.SIGSTOP, None, None)
+        stat, deadline = Path(f"/proc/{process.pid}/stat"), time.monotonic() + 60
+        while stat.read_text().rpartition(")")[2].split()[0] != "T":
+            assert time.monotonic() < deadline, "it never came there"
+            time.sleep(0.02)
+        yield process.pid
+        process.kill()
+        process.join()
+
+    def _begun(self, *how):
+        process = START.Process(target=drive, args=(self, *how))
+        process.start()
+        return process
 
     @property
     def touches(self):

@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,10 @@ COMMIT = "commit"  # the touch by which a whole output takes its place
 RESULTS = "results"
 
 
-class Touches:
-    """Counts the touches of each stage; kills the process at one of them.
+def hear_touches(hear: Callable[[str, str], None]) -> None:
+    """Have `hear` told of every change of the file system before it is made: event and path."""
 
-    Args:
-        store: the run store's folder.
-        results: the run's folder.
-        fatal: a stage (or `RESULTS`) and the number of its touch, from 0, or `COMMIT`; None: none.
-    """
-
-    def __init__(self, store: Path, results: Path, fatal: tuple[str, int | str] | None) -> None:
-        self._store, self._results, self._fatal = str(store), str(results), fatal
-        self.counts: Counter[str] = Counter()
-        sys.addaudithook(self._hear)
-
-    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+    def listen(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             path, _, flags = arguments
             if not (isinstance(flags, int) and flags & _WRITES):
@@ -44,7 +34,58 @@ class Touches:
         else:
             return
         if isinstance(path, str | Path):
-            self._touch(event, str(path))
+            hear(event, str(path))
+
+    sys.addaudithook(listen)
+
+
+def die_at_touch(folder: Path, number: int) -> None:
+    """Have this process killed before touch `number`, from 0, of what is below a folder."""
+    left = [number]
+
+    def hear(event: str, path: str) -> None:
+        if path.startswith(str(folder)):
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+
+    hear_touches(hear)
+
+
+def signal_at_write(file: str, time: int, number: int) -> None:
+    """Send this process a signal once a file of that name is opened for the n-th time, from 1."""
+    left = [time]
+
+    def hear(event: str, path: str) -> None:
+        if event == "open" and Path(path).name == file:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), number)
+
+    hear_touches(hear)
+
+
+class Touches:
+    """Counts the touches of each stage; kills the process at one of them.
+
+    Args:
+        store: the run store's folder.
+        results: the run's folder.
+        fatal: a stage (or `RESULTS`) and the number of its touch, from 0, or `COMMIT`; None: none.
+        number: of the signal.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        results: Path,
+        fatal: tuple[str, int | str] | None,
+        number: int = signal.SIGKILL,
+    ) -> None:
+        self._store, self._results, self._fatal = str(store), str(results), fatal
+        self._number = number
+        self.counts: Counter[str] = Counter()
+        hear_touches(self._touch)
 
     def _touch(self, event: str, path: str) -> None:
         commits = False
@@ -56,5 +97,5 @@ class Touches:
         else:
             return
         if self._fatal in ((stage, self.counts[stage]), (stage, COMMIT if commits else None)):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self._number)
         self.counts[stage] += 1

@@ -4,7 +4,9 @@ At three touches of the file system in each stage: its first, one in its middle,
 would put its output in place. tests/jobs/test_killed_jobs.py kills drivers of a Ray.
 """
 
+import getpass
 import signal
+import socket
 
 import pytest
 
@@ -12,6 +14,10 @@ from tests.pipeline.faults.drivers import ALL, SASREC, Driver
 from tests.pipeline.faults.fatal_touch import COMMIT, RESULTS
 
 pytestmark = pytest.mark.faults
+
+
+def slow(*values):
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 @pytest.mark.parametrize(
@@ -39,3 +45,42 @@ def test_killed_in_every_stage_the_figures_are_those_of_a_run_that_was_not(
     assert set(killed.made.values()) == {1}
     assert killed.half_made() == []
     assert not (killed.store / ".damaged").exists()
+
+
+TRAINING = ALL["item_llm"]["finetuning"] | {"checkpoint_every": 50}
+LATE = ALL | {
+    "models": ["hydra_single"],
+    "domains": ALL["domains"][:1],
+    "item_llm": ALL["item_llm"] | {"finetuning": TRAINING},
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, *slow(signal.SIGINT)])
+def test_told_to_stop_a_training_writes_a_checkpoint_first(tmp_path, number):
+    """Preemption: by its own count the training would write its only checkpoint at the end."""
+    driver = Driver(tmp_path / "stopped", LATE)
+    assert driver.start(stop_at=(3, number)) == 128 + number
+    (curve,) = driver.store.glob(".work/item_llm-*/.scratch/checkpoints/steps.jsonl")
+    (checkpoint,) = curve.parent.glob("step-*")
+    assert int(checkpoint.name.removeprefix("step-")) == len(curve.read_text().splitlines()) - 1
+    assert "Give the same command again to go on" in driver.log.read_text()
+    assert driver.start() == 0
+    assert "item_llm: resumed" in driver.log.read_text()
+    whole = Driver(tmp_path / "whole", LATE)
+    assert whole.start() == 0
+    assert driver.metrics == whole.metrics
+
+
+def test_the_second_of_two_jobs_with_one_name_is_refused_with_the_owners_name(tmp_path):
+    first = Driver(tmp_path / "first", SASREC)
+    second = Driver(tmp_path / "second", SASREC)
+    second.arguments[-1] = str(first.run_dir)
+    with first.paused(("train.sasrec.books", 5)) as owner:
+        assert second.start() == 2
+        sentence, _ = second.last_words
+        assert sentence == (
+            f"error: {first.run_dir} is in use by process {owner} of "
+            f"{getpass.getuser()} on {socket.gethostname()}"
+        )
+        assert not second.store.exists()
+    assert second.start() == 0, "the lock ends with its owner, also one that was killed"
