@@ -11,6 +11,7 @@ start is the last attempt.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from typing import Any
 from pipeline.tracking.records import Record, Status, TrackedRun
 
 TRACKING = "tracking.jsonl"
+EARLIER = "tracking.1.jsonl"
+_MOST_BYTES = 8 << 20
 
 
 class JsonlTracker:
@@ -33,6 +36,7 @@ class JsonlTracker:
         """Open the file, which may hold earlier attempts, and write the run's parameters."""
         self._path = run.folder / TRACKING
         run.folder.mkdir(parents=True, exist_ok=True)
+        _make_room(self._path)
         _cut_torn_line(self._path)
         self._write(
             {
@@ -87,6 +91,12 @@ def read_records(path: Path) -> list[Record]:
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}:{number} is no line of tracking: {error!r}") from error
     return records
+
+
+def _make_room(path: Path) -> None:
+    """A long file of earlier attempts becomes tracking.1.jsonl, in the place of the one before."""
+    if path.is_file() and path.stat().st_size > _MOST_BYTES:
+        os.replace(path, path.with_name(EARLIER))
 
 
 def _cut_torn_line(path: Path) -> None:

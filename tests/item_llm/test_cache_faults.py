@@ -15,6 +15,7 @@ from item_llm.lance_table import LanceTable
 from item_llm.text_keys import keys_of
 from item_llm.vector_rows import rows_of, vector_schema
 
+pytestmark = pytest.mark.faults
 FINGERPRINT = "a" * 64
 DIM = 8
 BATCH = 40

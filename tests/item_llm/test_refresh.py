@@ -176,6 +176,7 @@ def refresh_until_killed(place, told, first):
             CatalogueRefresh(EmbeddingCache.open(place, FINGERPRINT, DIM)).collect_garbage()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kills", [6, pytest.param(60, marks=pytest.mark.slow)])
 def test_kill_9_at_any_moment_of_a_refresh(place, tmp_path, kills):
     draw, last = random.Random(kills), -1

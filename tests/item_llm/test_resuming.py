@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from zero_launch import assert_same_losses, losses, rms_ratio, torchrun
 
+pytestmark = pytest.mark.faults
 STAGES = (1, 2, 3)
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from pipeline.tracking.jsonl import TRACKING, read_records
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
 
 

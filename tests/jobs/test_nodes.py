@@ -136,6 +136,7 @@ def expect_equal_results(results, expected):
     assert (results / "metrics.json").read_bytes() == (expected / "metrics.json").read_bytes()
 
 
+@pytest.mark.faults
 def test_four_workers_on_nodes_that_share_no_folder_learn_what_one_learns_though_a_node_dies(
     cluster, workplace
 ):

@@ -189,6 +189,7 @@ def before_its_first_rung(record):
     return record is not None and record["tasks"]["books"]["epochs"] > 0
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(900)
 def test_a_search_that_was_interrupted_goes_on(workplace):
     workplace.write_space(trials=3)

@@ -32,6 +32,7 @@ def test_committed_output_is_found_again_whole(tmp_path):
     assert json.loads((found.path / "manifest.json").read_text())["recipe"] == {"seed": 1}
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("damage", ["changed", "cut", "absent", "manifest"])
 def test_damage_is_noticed_and_nothing_is_thrown_away(tmp_path, damage):
     store = RunStore(tmp_path / "store")
@@ -61,6 +62,7 @@ def test_user_error_leaves_the_store_as_it_was(tmp_path):
     assert not store.root.exists()
 
 
+@pytest.mark.faults
 def test_crash_keeps_the_working_folder_for_the_next_attempt(tmp_path):
     store = RunStore(tmp_path / "store")
     with pytest.raises(RuntimeError), store.working_folder("corpus", KEY) as work:
@@ -77,6 +79,7 @@ def hold(path, ready, release):
         release.wait()
 
 
+@pytest.mark.faults
 def test_lock_is_exclusive_names_its_owner_and_ends_with_the_process(tmp_path):
     context = multiprocessing.get_context("spawn")
     ready, release = context.Event(), context.Event()

@@ -81,6 +81,7 @@ def test_a_changed_field_runs_again_only_what_depends_on_it(run, changed, expect
     assert back.ran == [], "the old outputs are still there"
 
 
+@pytest.mark.faults
 def test_after_a_crash_finished_stages_are_not_run_again_and_the_broken_one_resumes(run):
     with pytest.raises(RuntimeError, match="c died"):
         run(Recipe(fail="c"))
@@ -91,6 +92,7 @@ def test_after_a_crash_finished_stages_are_not_run_again_and_the_broken_one_resu
     assert statuses["a"] == "reused"
 
 
+@pytest.mark.faults
 def test_a_damaged_output_is_made_again(run, caplog):
     _, results = run(Recipe())
     (results["b"].artifact.path / "out").write_text("wrong")

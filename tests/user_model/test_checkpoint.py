@@ -43,6 +43,7 @@ def test_saving_again_replaces_and_leaves_nothing_aside(saved):
     assert sorted(p.name for p in folder.iterdir()) == [MANIFEST, WEIGHTS]
 
 
+@pytest.mark.faults
 def test_a_changed_byte_is_noticed(saved):
     folder, model = saved
     content = bytearray((folder / WEIGHTS).read_bytes())
@@ -52,6 +53,7 @@ def test_a_changed_byte_is_noticed(saved):
         load_weights(folder, model)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [

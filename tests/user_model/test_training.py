@@ -182,6 +182,7 @@ class KilledError(Exception):
     pass
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("ema_decay", [0.0, 0.8])
 @pytest.mark.parametrize("name", ["hydra", "sasrec", "hydra, started"])
 @pytest.mark.parametrize("killed_at", [3, 7, 8, 12])

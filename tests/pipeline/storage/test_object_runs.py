@@ -90,6 +90,7 @@ def test_without_its_manifest_an_output_is_not_there(machine, bucket):
     assert machine("b").state("corpus", KEY) == "to do"
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("damage", ["absent", "cut", "changed", "manifest", "other key"])
 def test_damage_is_noticed_set_aside_and_made_again(damage, machine, bucket):
     make(machine("a"))
@@ -160,6 +161,7 @@ def commit_own(address, mirror, writer, together):
     (mirror / "seen").write_text(json.dumps(contents(made)))
 
 
+@pytest.mark.faults
 def test_two_writers_of_one_output_end_with_the_same_whole_output(machine, bucket, tmp_path):
     together = START.Barrier(2)
     mirrors = [tmp_path / "a", tmp_path / "b"]
@@ -206,6 +208,7 @@ def die_before_the_manifest(address, mirror):
     make(store)
 
 
+@pytest.mark.faults
 def test_killed_between_upload_and_manifest_nothing_is_lost(machine, bucket, tmp_path, caplog):
     process = START.Process(target=die_before_the_manifest, args=(bucket, tmp_path / "a"))
     process.start()

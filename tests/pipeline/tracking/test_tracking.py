@@ -72,6 +72,18 @@ def test_a_resumed_run_adds_to_the_file_and_a_torn_line_goes(run):
     assert [record.figures.step for record in read_records(run.folder / TRACKING)] == [1, 2]
 
 
+def test_a_long_file_makes_room_and_one_before_it_is_kept(run):
+    run.folder.mkdir()
+    line = json.dumps({"event": "end", "padding": "x" * 1000}) + "\n"
+    for attempt in (1, 2):
+        with (run.folder / TRACKING).open("a") as stream:
+            stream.write(line * 9000)
+        with Tracking(TrackingConfig(), [], pytest.fail).following(run):
+            pass
+        assert [entry["event"] for entry in lines(run)] == ["start", "end"], attempt
+    assert sum(path.stat().st_size for path in run.folder.iterdir()) < 10_000_000
+
+
 def test_a_damaged_line_is_named(run):
     run.folder.mkdir()
     (run.folder / TRACKING).write_text('{"event": "end"}\nnonsense\n')

@@ -71,6 +71,7 @@ def test_encoders_may_take_every_slot_that_ray_has(stage_progress):
     assert not refused
 
 
+@pytest.mark.faults
 def test_poison_is_found_and_all_others_are_encoded(stage_progress):
     healthy = [f"toy {'x' * (n % 40)} {n}" for n in range(700)]
     poison = {

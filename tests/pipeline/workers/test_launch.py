@@ -71,6 +71,7 @@ def test_one_worker_gets_rank_0_of_1(stage_progress):
     assert (facts["total"], facts["size"]) == (10.0, 1)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(("run", "most"), [(run_in_group, COMPUTE.workers), (run_in_one_worker, 1)])
 def test_user_errors_reach_the_driver_as_they_are_and_are_not_retried(
     run, most, stage_progress, tmp_path
@@ -98,6 +99,7 @@ def test_a_peak_is_that_of_the_work_and_not_of_what_its_process_did_before(stage
     assert large > small + 200
 
 
+@pytest.mark.faults
 def test_a_killed_worker_is_started_again(stage_progress, tmp_path):
     facts = run_in_group(die_once, {"marker": str(tmp_path / "died")}, COMPUTE, stage_progress)
     assert (tmp_path / "died").exists()

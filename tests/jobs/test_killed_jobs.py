@@ -1,0 +1,104 @@
+"""SIGKILL of a job's driver, or of one of its workers, on a real Ray of its own.
+
+tests/pipeline/faults/test_killed_drivers.py kills drivers without a Ray, at exact touches of files.
+A node that dies is in test_nodes.py.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.test_interrupt import Interruptible
+
+pytestmark = [
+    *(pytest.mark.ray, pytest.mark.faults, pytest.mark.slow),
+    pytest.mark.timeout(2400),
+]
+# Stages that a run of two workers is killed in, and where: at a step, or once it is begun.
+POINTS = (
+    *(("corpus", 0), ("item_llm", 1), ("item_llm", 5), ("vectors", 0)),
+    *(("train.sasrec.books", 1), ("rank.sasrec", 0), ("train.hydra_single.books", 1)),
+    *(("train.hydra_single.garden", 1), ("rank.hydra_single", 0), ("train.hydra_joint", 1)),
+    *(("rank.hydra_joint", 0), ("metrics", 0)),
+)
+DONE = re.compile(r"^ *\[\d+/\d+\] (\S+): (ran|resumed)", re.MULTILINE)
+
+
+class Killable(Interruptible):
+    """A job that is killed without a warning."""
+
+    def __init__(self, workplace, name, *options):
+        super().__init__(workplace, name, *options)
+        self.store = workplace.folder / f"{name}-store"
+        self.said = ""
+
+    def reached(self, stage, step, known):
+        """Whether a stage is begun, or has logged a step since so many lines."""
+        if not step:
+            return any(path.name.startswith(stage) for path in (self.store / ".work").glob("*"))
+        return any(
+            record["stage"].startswith(stage) and (record["step"] or 0) >= step
+            for record in self.lines()[known:]
+            if record["event"] == "log"
+        )
+
+    def kill_at(self, stage, step):
+        """SIGKILL of the driver alone; whether it came there before its end."""
+        known, process = len(self.lines()), self.start()
+        while process.poll() is None and not self.reached(stage, step, known):
+            time.sleep(0.02)
+        process.kill()
+        status = process.wait(30)
+        self.said += self.log.read_text()
+        self.expect_no_worker(process.pid)
+        return status == -signal.SIGKILL
+
+
+def test_a_driver_killed_in_every_stage_ends_with_the_same_figures(workplace, first_run):
+    job = Killable(workplace, "killed")
+    kills = sum(job.kill_at(*point) for point in POINTS)
+    assert job.start().wait(900) == 0, job.log.read_text()
+    job.said += job.log.read_text()
+    assert (job.run_dir / "metrics.json").read_bytes() == first_run.metrics
+    made = DONE.findall(job.said)
+    assert len(made) == len({name for name, _ in made}), "a finished stage was made again"
+    print(f"{kills} kills of the driver; finished stages made again: 0")
+    assert kills >= len(POINTS) - 2, "it was over before it could be killed"
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_worker_killed_in_the_middle_changes_no_figure(workplace, stage):
+    """Ray Train starts the group again, and it goes on from the last checkpoint."""
+    options = ("--item_llm.finetuning.zero_stage", str(stage), "--models", "[hydra_joint]")
+    left_alone = Killable(workplace, f"zero-{stage}", *options)
+    assert left_alone.start().wait(600) == 0, left_alone.log.read_text()
+    job = Killable(workplace, f"zero-{stage}-killed", *options)
+    process = job.start()
+    killed = []
+    for point in (("item_llm", 2), ("item_llm", 6), ("train.hydra_joint", 1)):
+        while process.poll() is None and not job.reached(*point, 0):
+            time.sleep(0.02)
+        killed += kill_a_worker(process.pid, killed)
+    assert process.wait(900) == 0, job.log.read_text()
+    assert (job.run_dir / "metrics.json").read_bytes() == (
+        left_alone.run_dir / "metrics.json"
+    ).read_bytes()
+    assert len(killed) >= 2
+    print(f"{len(killed)} kills of workers at ZeRO {stage}")
+
+
+def kill_a_worker(session, before):
+    """SIGKILL of a training worker of the job, if one is there that has not been killed yet."""
+    command = ["ps", "-o", "pid=,args=", "-s", str(session)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = [int(line.split()[0]) for line in listed.splitlines() if "RayTrainWorker" in line]
+    for pid in sorted(set(found) - set(before), reverse=True)[:1]:
+        if Path(f"/proc/{pid}").exists():
+            os.kill(pid, signal.SIGKILL)
+            return [pid]
+    return []
