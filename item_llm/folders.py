@@ -51,7 +51,7 @@ def write_manifest(folder: Path, kind: str, fields: Mapping[str, Any]) -> dict[s
     all that.
     """
     files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST):
         fsync_path(path)
         files[path.relative_to(folder).as_posix()] = sha256_of(path)
     manifest = {**fields, "kind": kind, "files": files}
