@@ -15,11 +15,12 @@ class GatedFeedForward(nn.Module):
     `up` holds W_gate and W_up, so that both are one matrix product.
     """
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int, backend: str = "auto") -> None:
         super().__init__()
+        self.backend = backend
         self.up = nn.Linear(dim, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, h_Td: Tensor) -> Tensor:
         """Map h [T, d] to [T, d]."""
-        return self.down(ops.swiglu(self.up(h_Td)))
+        return self.down(ops.swiglu(self.up(h_Td), backend=self.backend))

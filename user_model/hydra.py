@@ -134,7 +134,7 @@ class HydraBlock(nn.Module):
         self.output = nn.Linear(inner, config.dim, bias=False)
         self.history_mean = HistoryMean(config.dim) if config.history_mean else None
         self.ffn_norm = nn.RMSNorm(config.dim, eps=1e-6)
-        self.ffn = GatedFeedForward(config.dim, config.ffn_width)
+        self.ffn = GatedFeedForward(config.dim, config.ffn_width, config.backend)
         self.dropout = TokenDropout(config.dropout)
         self.ffn_dropout = TokenDropout(config.dropout)
 
@@ -179,7 +179,7 @@ class HydraBlock(nn.Module):
 
     def _streams(self, normed_Td: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return X = SiLU(W_X n) and W_Z n, [T, V, P] each; the heads apply SiLU to the latter."""
-        shape = (len(normed_Td), self.streams, self.heads, self.width)
+        shape = (normed_Td.shape[0], self.streams, self.heads, self.width)
         x_TVP, *z_TVP = self.input(normed_Td).view(shape).unbind(1)
         return functional.silu(x_TVP), z_TVP[0] if z_TVP else None
 
@@ -332,7 +332,7 @@ class Hydra(nn.Module):
                 "the item vector of each user's event"
             )
         check_times(times, vector.shape[:1], wanted=self.reads_times)
-        state.check(len(vector), self.init_state(0))
+        state.check(vector.shape[0], self.init_state(0))
         gaps_n = None
         if self.reads_times and times is not None and state.times is not None:
             gaps_n = log_gaps(torch.where(state.times == NO_EVENT, 0, times - state.times))

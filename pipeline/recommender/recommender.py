@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from pipeline.recommender.users import SeenItems, UserState
 from pipeline.string_table import StringTable
 from user_model.new_items import NewItems
 from user_model.streamed_users import StreamedUsers, UserStream
+
+if TYPE_CHECKING:
+    from pipeline.recommender.item_index import ItemIndex
 
 _BLOCK_EVENTS = 32_768  # of whole histories that are read in one pass, as in evaluation
 
@@ -243,6 +246,7 @@ class Recommender:
         *,
         domain: str | None = None,
         exclude_seen: bool = True,
+        index: ItemIndex | None = None,
     ) -> list[Recommendation]:
         """The same for many users of one domain, who share the pass over the catalogue.
 
@@ -251,15 +255,18 @@ class Recommender:
             k: as in `recommend`.
             domain: as in `recommend`.
             exclude_seen: as in `recommend`.
+            index: of the domain, which finds most of the best items; None: all are ranked.
 
         Raises:
-            ValueError: as `recommend` does.
+            ValueError: as `recommend` does, or an index of another domain.
         """
         state = users if isinstance(users, UserState) else self._gathered(users, domain)
         model = self._of(state)
         if domain not in (None, state.domain):
             raise ValueError(f"domain: got {domain!r}, and a state of {state.domain!r}")
-        best = self._best(model, state, k, exclude_seen=exclude_seen)
+        if index is not None and index.domain != state.domain:
+            raise ValueError(f"index: got one of {index.domain}, and users of {state.domain}")
+        best = self._best(model, state, k, exclude_seen=exclude_seen, index=index)
         return [
             Recommendation(model.catalogue.ids(rows[:count]), scores[:count])
             for rows, scores, count in zip(best.rows, best.scores, best.counts, strict=True)
@@ -302,7 +309,13 @@ class Recommender:
         return model.catalogue.add(item_id, text, inputs[0].numpy(), vector[0].numpy())
 
     def _best(
-        self, model: _DomainModel, state: UserState, k: int, *, exclude_seen: bool
+        self,
+        model: _DomainModel,
+        state: UserState,
+        k: int,
+        *,
+        exclude_seen: bool,
+        index: ItemIndex | None,
     ) -> TopItems:
         if k < 1:
             raise ValueError(f"k: got {k}, expected 1 or more")
@@ -313,7 +326,10 @@ class Recommender:
             )
         seen = state.seen.users() if exclude_seen else None
         vectors = model.stream.vectors(state.model)
-        return top_items(vectors, model.catalogue.tables(), min(k, len(model.catalogue)), seen)
+        k = min(k, len(model.catalogue))
+        if index is not None:
+            return index.top_items(vectors, k, seen)
+        return top_items(vectors, model.catalogue.tables(), k, seen)
 
     def _gathered(self, users: Sequence[History | UserState], domain: str | None) -> UserState:
         """One state of all users, in their order; all histories are read at once."""

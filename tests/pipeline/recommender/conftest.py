@@ -70,6 +70,20 @@ def text_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
 
 
 @pytest.fixture(scope="session")
+def large_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of one domain with items enough for an index."""
+    shop = SHOP | {"catalogue": "books", "share": 1.0, "items": 600, "population": 100}
+    large = finished_run(
+        tmp_path_factory.mktemp("large"),
+        domains=[{"name": "books", "source": shop}],
+        models=["hydra_joint"],
+        item_llm={"encoder": {"base": "static"}, "lora": None},
+        user_model={"dim": 16, "layers": 1, "training": TRAINING},
+    )
+    return export(large.folder)
+
+
+@pytest.fixture(scope="session")
 def bundle(run: SmallRun) -> Path:
     """The bundle of its hydra_joint; a test that writes to one copies it first."""
     return export(run.folder)
