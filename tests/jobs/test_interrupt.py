@@ -62,13 +62,17 @@ class Interruptible:
         return [json.loads(line) for line in whole.splitlines()]
 
     @staticmethod
-    def expect_no_worker(session):
-        """No process of the session works on; those that nobody has waited for do not count."""
+    def expect_no_worker(session, but=None):
+        """No process of the session works on; those that nobody has waited for do not count.
+
+        `but`: a word in the names of processes that may stay a while.
+        """
         deadline = time.monotonic() + 30
         command = ["ps", "-o", "stat=,args=", "-s", str(session)]
         while time.monotonic() < deadline:
             listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
             alive = [line for line in listed.splitlines() if not line.startswith("Z")]
+            alive = [line for line in alive if but is None or but not in line]
             if not alive:
                 return
             time.sleep(0.2)

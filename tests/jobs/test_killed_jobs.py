@@ -55,7 +55,7 @@ class Killable(Interruptible):
         process.kill()
         status = process.wait(30)
         self.said += self.log.read_text()
-        self.expect_no_worker(process.pid)
+        self.expect_no_worker(process.pid, but="Agent")  # Ray's look for their Ray for a minute
         return status == -signal.SIGKILL
 
 
@@ -74,7 +74,7 @@ def test_a_driver_killed_in_every_stage_ends_with_the_same_figures(workplace, fi
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_a_worker_killed_in_the_middle_changes_no_figure(workplace, stage):
     """Ray Train starts the group again, and it goes on from the last checkpoint."""
-    options = ("--item_llm.finetuning.zero_stage", str(stage), "--models", "[hydra_joint]")
+    options = ("--item_llm.finetuning.zero_stage", str(stage), "--models", "hydra_joint")
     left_alone = Killable(workplace, f"zero-{stage}", *options)
     assert left_alone.start().wait(600) == 0, left_alone.log.read_text()
     job = Killable(workplace, f"zero-{stage}-killed", *options)

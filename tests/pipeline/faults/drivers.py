@@ -64,6 +64,7 @@ class Driver:
 
     def __init__(self, folder, content, store=None):
         folder.mkdir()
+        self.seconds = []  # of each start
         self.folder, self.run_dir, self.log = folder, folder / "run", folder / "log"
         self.store = folder / "store" if store is None else store
         self.config = folder / "run.yaml"
@@ -72,8 +73,10 @@ class Driver:
 
     def start(self, fatal=None, stop_at=None, largest_file=None):
         """Run it to its end; the exit status, or the negative number of the signal."""
+        began = time.monotonic()
         process = self._begun(fatal, signal.SIGKILL, stop_at, largest_file)
         process.join()
+        self.seconds.append(time.monotonic() - began)
         return process.exitcode
 
     @contextmanager

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -52,9 +53,9 @@ def die_at_touch(folder: Path, number: int) -> None:
     hear_touches(hear)
 
 
-def signal_at_write(file: str, time: int, number: int) -> None:
+def signal_at_write(file: str, which: int, number: int) -> None:
     """Send this process a signal once a file of that name is opened for the n-th time, from 1."""
-    left = [time]
+    left = [which]
 
     def hear(event: str, path: str) -> None:
         if event == "open" and Path(path).name == file:
@@ -63,6 +64,17 @@ def signal_at_write(file: str, time: int, number: int) -> None:
                 os.kill(os.getpid(), number)
 
     hear_touches(hear)
+
+
+class FirstStep:
+    """Told of a training's steps: the number of the first, and the seconds until it was done."""
+
+    def __init__(self) -> None:
+        self._began, self.number, self.seconds = time.monotonic(), 0, 0.0
+
+    def __call__(self, step: int) -> None:
+        if not self.number:
+            self.number, self.seconds = step, time.monotonic() - self._began
 
 
 class Touches:

@@ -7,6 +7,7 @@ would put its output in place. tests/jobs/test_killed_jobs.py kills drivers of a
 import getpass
 import signal
 import socket
+import statistics
 
 import pytest
 
@@ -45,6 +46,8 @@ def test_killed_in_every_stage_the_figures_are_those_of_a_run_that_was_not(
     assert set(killed.made.values()) == {1}
     assert killed.half_made() == []
     assert not (killed.store / ".damaged").exists()
+    again = statistics.median(killed.seconds[1:])
+    print(f"{kills} kills; from a start to the next kill {again:.1f} s in the median")
 
 
 TRAINING = ALL["item_llm"]["finetuning"] | {"checkpoint_every": 50}
