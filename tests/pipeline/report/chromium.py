@@ -68,8 +68,10 @@ class Browser:
         assert "error" not in answer, (method, answer["error"])
         return answer["result"]
 
-    def open(self, path: Path, width: int, *, scheme: str = "light", height: int = 900) -> None:
-        """Show a file at a width in CSS pixels, in a light or a dark scheme."""
+    def open(
+        self, page: Path | str, width: int, *, scheme: str = "light", height: int = 900
+    ) -> None:
+        """Show a file or an address at a width in CSS pixels, in a light or a dark scheme."""
         self.requests.clear()
         self.complaints.clear()
         self.call(
@@ -81,7 +83,7 @@ class Browser:
         )
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.call("Emulation.setEmulatedMedia", media="screen", features=[feature])
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while self.ask("document.readyState") != "complete":
             time.sleep(0.02)
 

@@ -1,0 +1,73 @@
+"""What clients send: pydantic models that coerce nothing and refuse fields they do not know."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from pipeline.serving import limits
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=limits.ID_CHARS)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=limits.TEXT_CHARS)]
+Time = Annotated[int, Field(ge=0, le=limits.LATEST_TIME, description="unix seconds")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Asked(_Strict):
+    domain: Id
+    k: int = Field(10, ge=1, le=limits.MOST_ITEMS, description="how many items")
+    exclude_seen: bool = Field(True, description="leave out what stands in the history")
+
+
+class TimedItem(_Strict):
+    """An item of a history, and when it was chosen."""
+
+    item: Id
+    time: Time
+
+
+class HistoryAsked(_Asked):
+    """Recommendations after a history that stands in the request; nothing is kept."""
+
+    history: list[Id | TimedItem] = Field(
+        min_length=1,
+        max_length=limits.HISTORY_EVENTS,
+        description="oldest first; all with times, or none; a model without a time channel "
+        "takes no notice of them",
+    )
+
+
+class UserAsked(_Asked):
+    """Recommendations for a user whose events were sent to POST /events."""
+
+    user: Id
+
+
+class Event(_Strict):
+    """A user has chosen an item."""
+
+    user: Id
+    item: Id
+    time: Time | None = None
+    event_id: Id | None = Field(
+        None, description="sent again within the user's last 256 of them, it counts once"
+    )
+
+
+class Events(_Strict):
+    """Events of one domain, in the order in which they happened."""
+
+    domain: Id
+    events: list[Event] = Field(min_length=1, max_length=limits.BATCH_EVENTS)
+
+
+class ItemAdded(_Strict):
+    """A new item, known by its text alone."""
+
+    domain: Id
+    item: Id
+    text: Text
