@@ -34,6 +34,7 @@ class ReplicaStatus(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    process: int
     version: str
     tried: str
     refused: str
@@ -93,8 +94,13 @@ class Control:
     def say(self, address: str, expected: int, reports: list[Report]) -> Status:
         """Write how the server stands, and return it."""
         replicas = {
-            one.replica: ReplicaStatus(version=one.version, tried=one.tried, refused=one.refused)
-            for one in reports
+            report.replica: ReplicaStatus(
+                process=report.process,
+                version=report.version,
+                tried=report.tried,
+                refused=report.refused,
+            )
+            for report in reports
         }
         status = Status(process=os.getpid(), address=address, expected=expected, replicas=replicas)
         write_json(self.folder / _STATUS, status.model_dump())

@@ -18,6 +18,7 @@ class Report(NamedTuple):
 
     Attributes:
         replica: its name.
+        process: its id on its machine.
         version: of the bundle that answers.
         tried: version of the last wanted bundle that it has tried to load.
         refused: why that one could not be loaded; empty: it could.
@@ -25,6 +26,7 @@ class Report(NamedTuple):
     """
 
     replica: str
+    process: int
     version: str
     tried: str
     refused: str

@@ -21,7 +21,7 @@ from pipeline.serving.replies import (
     Recommended,
     RecommendedItem,
 )
-from pipeline.serving.requests import Events, HistoryAsked, Id, ItemAdded, UserAsked
+from pipeline.serving.requests import Asked, Events, Id, ItemAdded
 from pipeline.serving.service import Service
 from pipeline.serving.store import NewItem
 
@@ -63,7 +63,7 @@ def _failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def _add_writing_routes(app: FastAPI, service: Service) -> None:
     @app.post("/recommend", responses=_failures(400, 404, 413, 422))
-    def recommend(asked: Annotated[HistoryAsked | UserAsked, Body()]) -> Recommended:
+    def recommend(asked: Annotated[Asked, Body()]) -> Recommended:
         """The best items after a history, or for a known user."""
         live = service.live()
         found = service.recommend(asked, live)

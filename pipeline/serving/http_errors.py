@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from pipeline.serving.refused import RefusedError
 from pipeline.serving.replies import Failed, Mistake, Problem
+from pipeline.serving.requests import BY_HISTORY, BY_USER
 
 _LOG = logging.getLogger(__name__)
 _PROBLEMS = 20  # named in one answer
@@ -26,6 +27,11 @@ def failed(status: int, code: str, message: str, problems: Sequence[Problem] = (
     return Response(body, status, media_type="application/json")
 
 
+def _place(location: Sequence[str | int]) -> str:
+    """Where in the request: `body.events.3.item`."""
+    return ".".join(str(part) for part in location if part not in (BY_HISTORY, BY_USER))
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Let the app answer every failure in the one shape."""
 
@@ -36,10 +42,10 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         problems = [
-            Problem(at=".".join(map(str, wrong["loc"])), message=wrong["msg"])
+            Problem(at=_place(wrong["loc"]), message=wrong["msg"])
             for wrong in error.errors()[:_PROBLEMS]
         ]
-        message = f"{len(error.errors())} things are wrong with the request; see problems"
+        message = f"the request does not fit the schema in {len(error.errors())} place(s)"
         return failed(422, "invalid_request", message, problems)
 
     @app.exception_handler(HTTPException)

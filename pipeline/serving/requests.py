@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 from pipeline.serving import limits
 
@@ -45,6 +45,20 @@ class UserAsked(_Asked):
     """Recommendations for a user whose events were sent to POST /events."""
 
     user: Id
+
+
+BY_HISTORY, BY_USER = "by_history", "by_user"
+
+
+def _kind(asked: Any) -> str:
+    """Which of the two is meant, so that mistakes are told of that one alone."""
+    return BY_USER if isinstance(asked, dict) and "user" in asked else BY_HISTORY
+
+
+Asked = Annotated[
+    Annotated[HistoryAsked, Tag(BY_HISTORY)] | Annotated[UserAsked, Tag(BY_USER)],
+    Discriminator(_kind),
+]
 
 
 class Event(_Strict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -160,7 +161,8 @@ class Service:
     def _report(self) -> Report:
         version = self._live.recommender.version
         families = self.metrics.families()
-        return Report(self._name, version, self._tried.version, self._refused, families)
+        tried = self._tried.version
+        return Report(self._name, os.getpid(), version, tried, self._refused, families)
 
 
 def keep_beating(service: Service, seconds: float, stopped: Callable[[], bool]) -> None:

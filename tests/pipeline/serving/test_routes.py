@@ -187,6 +187,7 @@ def test_what_does_not_fit_the_schema_is_refused_in_one_shape(replica, case):
     assert error["code"] == "invalid_request"
     assert error["problems"]
     assert all(problem["at"].startswith("body") for problem in error["problems"])
+    assert not any("by_" in problem["at"] for problem in error["problems"])
 
 
 def test_unknown_names_are_told(replica):
