@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,9 @@ from pipeline.serving.store import NewItem, Store
 
 _LOG = logging.getLogger(__name__)
 _TRIES = 100
+# A replica looks at the list of added items if it has not done so within this time, and whoever
+# adds one answers no sooner than this time later: what starts after the answer sees the item.
+LOOK_SECONDS = 0.05
 
 
 class Wanted(NamedTuple):
@@ -40,17 +44,24 @@ class Live:
     recommender: Recommender
     most_events: int | None = None
     followed: int = 0
+    _looked: float = float("-inf")
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def keep_up(self, store: Store) -> None:
+        """Follow, unless that was done just now: called before every answer."""
+        if time.monotonic() - self._looked >= LOOK_SECONDS:
+            self.follow(store)
+
     def follow(self, store: Store) -> None:
-        """Add what other replicas have added: called before every answer."""
-        if not store.items_since(self.followed):
-            return
-        with self._lock:
-            for item in store.items_since(self.followed):
-                if item.domain in self.recommender.domains and not self.knows(item):
-                    self.recommender.add_item(item.domain, item.item, item.text)
-                self.followed += 1
+        """Add what other replicas have added."""
+        looked = time.monotonic()
+        if store.items_since(self.followed):
+            with self._lock:
+                for item in store.items_since(self.followed):
+                    if item.domain in self.recommender.domains and not self.knows(item):
+                        self.recommender.add_item(item.domain, item.item, item.text)
+                    self.followed += 1
+        self._looked = looked
 
     def add(self, item: NewItem, store: Store) -> bool:
         """Add an item here and on the list that all replicas follow.
@@ -72,6 +83,7 @@ class Live:
             self.follow(store)
             if self.knows(item):
                 self._check_same(item)
+                time.sleep(LOOK_SECONDS)  # it may have been added just now, elsewhere
                 return False
             if self.followed >= limits.ADDED_ITEMS:
                 raise RefusedError(
@@ -84,6 +96,7 @@ class Live:
             self._check_encodable(item.text)
             if store.append_item(item, self.followed):
                 self.follow(store)
+                time.sleep(LOOK_SECONDS)
                 return True
         raise RefusedError(503, "busy", "the list of added items changes all the time; try again")
 

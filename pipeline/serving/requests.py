@@ -4,13 +4,36 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+)
 
 from pipeline.serving import limits
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=limits.ID_CHARS)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=limits.TEXT_CHARS)]
-Time = Annotated[int, Field(ge=0, le=limits.LATEST_TIME, description="unix seconds")]
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number, and 3.0 is an integer of it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# The bounds stand before the validator: after it they would be missing in the schema.
+Time = Annotated[
+    int,
+    Field(ge=0, le=limits.LATEST_TIME, description="unix seconds"),
+    BeforeValidator(_whole),
+]
+MostItems = Annotated[
+    int, Field(ge=1, le=limits.MOST_ITEMS, description="how many items"), BeforeValidator(_whole)
+]
 
 
 class _Strict(BaseModel):
@@ -19,7 +42,7 @@ class _Strict(BaseModel):
 
 class _Asked(_Strict):
     domain: Id
-    k: int = Field(10, ge=1, le=limits.MOST_ITEMS, description="how many items")
+    k: MostItems = 10
     exclude_seen: bool = Field(True, description="leave out what stands in the history")
 
 

@@ -64,7 +64,7 @@ class Service:
         A request takes it once and keeps it: bundles may change while it is answered.
         """
         live = self._live
-        live.follow(self._store)
+        live.keep_up(self._store)
         return live
 
     def recommend(self, asked: HistoryAsked | UserAsked, live: Live) -> Recommendation:
