@@ -1,18 +1,18 @@
-"""An approximate index of a domain's items (Lance, IVF and PQ), and how much of the exact it finds.
+"""An approximate index of a domain's items, and how much of the exact it finds.
 
     python -m pipeline.recommender.item_index bundles/demo --domain books
 
-The exact top k reads every item's vector for each batch of users. The index reads
-a share of them, and misses some of the best: it is built beside the bundle, into
-BUNDLE.index/DOMAIN, and the command prints its recall@k against the exact top k,
-and the time of both, for users with random histories. It is used only where it is
-handed over:
+The exact top k reads every item's vector for each batch of users. The index
+(Lance: IVF and PQ) reads a share of them, and misses some of the best. It is
+built beside the bundle, into BUNDLE.index/DOMAIN; printed are its recall@k
+against the exact top k, and the time of both, for users with random histories.
+It is used only where it is handed over:
 
     index = ItemIndex.open("bundles/demo.index/books", rec, "books")
     rec.recommend_many(histories, 10, domain="books", index=index)
 
-Scores are exact, and so is the order of what was found; items that were added to
-the catalogue are always among the candidates.
+Scores are exact, and so is the order of what was found; items that were added
+to the catalogue are always among the candidates.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class ItemIndex:
             folder: written by `build`.
             recommender: of the bundle that it was built for.
             domain: its name.
-            probes: partitions that a search looks at; None: a quarter of them.
+            probes: partitions that a search looks at; None: half of them.
 
         Raises:
             ValueError: no index, or one of another bundle or domain.
@@ -121,8 +121,8 @@ class ItemIndex:
                     f"{expected!r}; build it again"
                 )
         table = lance.dataset(str(Path(folder) / "items.lance"))
-        quarter = max(1, int(facts["partitions"]) // 4)
-        return cls(domain, probes or quarter, table, recommender.catalogue(domain))
+        half = max(1, int(facts["partitions"]) // 2)
+        return cls(domain, probes or half, table, recommender.catalogue(domain))
 
     def top_items(
         self, users_bw: Tensor, k: int, seen: Sequence[NDArray[np.int64]] | None
@@ -218,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--domain", required=True, metavar="NAME", help="whose items")
     parser.add_argument("--k", type=int, default=100, metavar="N", help="of recall (default: 100)")
     parser.add_argument(
-        "--probes", type=int, metavar="N", help="partitions looked at (default: a quarter)"
+        "--probes", type=int, metavar="N", help="partitions looked at (default: half)"
     )
     parser.add_argument(
         "--users", type=int, default=200, metavar="N", help="recall is measured with (200)"

@@ -52,6 +52,21 @@ COMMANDS = {
     r"python jobs/report\.py \S+ \S+": (
         f"{JOBS}test_report_job.py::test_comparing_prints_a_table_of_80_columns_and_writes_a_page"
     ),
+    r"python -m pipeline\.export( .*)?": (
+        "tests/pipeline/recommender/test_bundle.py::test_the_command_tells_and_refuses"
+    ),
+    r"python -m pipeline\.recommender\.item_index .*": (
+        "tests/pipeline/recommender/test_item_index.py::test_an_index_finds_most_of_the_best"
+    ),
+    r"python jobs/recommend\.py .*": (
+        "tests/pipeline/recommender/test_batches.py::test_the_job_tells_what_it_did"
+    ),
+    r"python -m benchmarks\.ranking": (
+        f"{BENCHMARKS}test_ranking_benchmark.py::test_it_checks_equality_and_measures_all_forms"
+    ),
+    r"python -m benchmarks\.streaming.*": (
+        f"{BENCHMARKS}test_streaming_benchmark.py::test_it_checks_equality_and_measures_all_forms"
+    ),
     r"python tests/pipeline/report/chromium\.py .*": (
         "tests/pipeline/report/test_report_in_browser.py::"
         "test_pictures_for_the_documentation_are_taken"
