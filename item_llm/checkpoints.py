@@ -72,6 +72,8 @@ class CheckpointFolder:
 
     def _newest_whole(self) -> int:
         """The step to go on from, or why there is none."""
+        for orphan in self.folder.glob(".step-*"):  # a kill came while it was written
+            shutil.rmtree(orphan)
         for checkpoint in reversed(self._in_order()):
             try:
                 read_manifest(checkpoint, _KIND)
@@ -85,11 +87,10 @@ class CheckpointFolder:
         return _ALL_DAMAGED if any(self.folder.glob("damaged-step-*")) else _NONE
 
     def _sweep(self, newest: int) -> None:
-        """Remove what a process has half written, or half removed, when it was killed."""
-        older = (p for p in self._in_order() if _step_of(p) < newest)
-        unfinished = [p for p in older if not (p / MANIFEST).is_file()]
-        for orphan in (*self.folder.glob(".step-*"), *unfinished):
-            shutil.rmtree(orphan)
+        """Remove older ones that a process had half removed when it was killed."""
+        for checkpoint in self._in_order():
+            if _step_of(checkpoint) < newest and not (checkpoint / MANIFEST).is_file():
+                shutil.rmtree(checkpoint)
 
     def _in_order(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"), key=_step_of)

@@ -9,7 +9,7 @@ step, so no generator state needs saving.
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +65,11 @@ def _complete_in(folder: Path) -> list[Path]:
 
 def _newest_whole(folder: Path) -> int:
     """The step to go on from, or why there is none; sets aside what is damaged, sweeps the rest."""
+    _sweep(folder.glob(".step-*"))
     for checkpoint in sorted(folder.glob("step-*"), reverse=True):
         try:
             read_record(checkpoint)
-            _sweep(folder, checkpoint)
+            _sweep(p for p in folder.glob("step-*") if p < checkpoint and not _is_complete(p))
             return int(checkpoint.name.removeprefix("step-"))
         except CheckpointError as error:
             aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
@@ -78,10 +79,13 @@ def _newest_whole(folder: Path) -> int:
     return _ALL_DAMAGED if any(folder.glob("damaged-step-*")) else _NONE
 
 
-def _sweep(folder: Path, newest: Path) -> None:
-    """Remove what a process has half written, or half removed, when it was killed."""
-    older = [p for p in folder.glob("step-*") if p < newest and not (p / MANIFEST).is_file()]
-    for orphan in (*folder.glob(".step-*"), *older):
+def _is_complete(checkpoint: Path) -> bool:
+    return (checkpoint / MANIFEST).is_file()
+
+
+def _sweep(orphans: Iterable[Path]) -> None:
+    """Remove what a process had half written, or half removed, when it was killed."""
+    for orphan in list(orphans):
         shutil.rmtree(orphan)
 
 

@@ -142,7 +142,7 @@ def be_killed(folder, touch):
 @pytest.mark.parametrize(
     "touches",
     [
-        pytest.param(range(20, 28, 2), id="few"),
+        pytest.param((2, 20, 22, 26), id="few"),
         pytest.param(range(40), id="every", marks=pytest.mark.slow),
     ],
 )

@@ -10,6 +10,7 @@ from pipeline.prepare import CORPUS, make_corpus
 from pipeline.progress import Progress
 from pipeline.stages import StageContext
 from pipeline.storage.site import StageFolders
+from pipeline.workers.in_process import reporting_here
 from pipeline.workers.item_llm import _finetune
 from pipeline.workers.work import Member
 
@@ -43,7 +44,10 @@ def test_either_objective_trains_an_adapter_from_a_corpus(prepared, tmp_path, ob
         ),
     }
     seen = []
-    facts = _finetune(settings, Member(0, 1), lambda step, *rest: seen.append(step))
+    progress = Progress()
+    progress.follow(lambda stage, figures: seen.append(figures.step))
+    with progress.stage("item_llm") as stage, reporting_here(stage) as report:
+        facts = _finetune(settings, Member(0, 1), report)
     assert seen == [1, 2]
     assert kept, "the last checkpoint is told"
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
