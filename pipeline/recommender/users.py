@@ -128,7 +128,8 @@ class UserState:
     def to_bytes(self, dtype: StateType = "float32") -> bytes:
         """The state as safetensors, about half as large in float16.
 
-        Items that were added to the catalogue are left out of the seen ones: they live in memory.
+        Seen items are rows of the catalogue. Those of added items mean something beside the same
+        items, added in the same order; rows that a catalogue has not are dropped in reading.
         """
         tensors = self.model.to_dict()
         if dtype == "float16":
