@@ -136,6 +136,7 @@ def _config(options: argparse.Namespace, wanted: Wanted) -> ServeConfig:
         state_seconds=round(options.state_days * 86_400),
         state_bytes=options.state_mb * 2**20,
         stream_past_window=options.stream_past_window,
+        proxy=options.proxy,
     )
 
 
@@ -208,6 +209,13 @@ def _parser() -> argparse.ArgumentParser:
         default=1,
         metavar="N",
         help="processes that answer, one CPU each (default: 1)",
+    )
+    parser.add_argument(
+        "--proxy",
+        choices=("ray", "haproxy"),
+        default="ray",
+        help="who hands requests to replicas: ray, which lets them wait where no replica is there, "
+        "or haproxy, at half the CPU time, which refuses them then (default: ray)",
     )
     _add_states(parser)
     return parser

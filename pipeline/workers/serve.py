@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.serving.desk import Desk, Report
 from pipeline.serving.live import Wanted
 from pipeline.serving.memory_store import MemoryStore
 from pipeline.serving.redis_store import SCHEMES, RedisStore
+from pipeline.serving.refused import RefusedError
 from pipeline.serving.service import Service, keep_beating
 from pipeline.serving.store import Counts, Kept, NewItem, Store
 from pipeline.workers.cluster import ComputeConfig, connected
@@ -20,7 +22,9 @@ from pipeline.workers.cluster import ComputeConfig, connected
 APP = "hydrarec"
 _BEAT_SECONDS = 1.0
 _MOST_IN_FLIGHT = 64  # requests that a replica works on at once; the others wait in the proxy
+_MOST_WAITING = 512  # there; further ones get status 503
 _ANSWER_SECONDS = 30.0
+_HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class ServeConfig:
         state_seconds: how long a state is kept after it was last used.
         state_bytes: bound of the store in memory.
         stream_past_window: as of `Recommender.load`.
+        proxy: who hands requests to replicas: Ray's own proxy, in Python, or HAProxy.
     """
 
     wanted: Wanted
@@ -46,6 +51,7 @@ class ServeConfig:
     state_seconds: int = 30 * 86_400
     state_bytes: int = 512 * 2**20
     stream_past_window: bool = False
+    proxy: Literal["ray", "haproxy"] = "ray"
 
 
 class Meeting:
@@ -71,8 +77,15 @@ class _Remote:
 
     def _ask(self, part: str, method: str, *arguments: Any) -> Any:
         import ray
+        from ray.exceptions import GetTimeoutError, RayActorError
 
-        return ray.get(self._meeting.call.remote(part, method, *arguments), timeout=_ANSWER_SECONDS)
+        asked = self._meeting.call.remote(part, method, *arguments)
+        try:
+            return ray.get(asked, timeout=_ANSWER_SECONDS)
+        except (GetTimeoutError, RayActorError) as error:
+            raise RefusedError(
+                503, "no_store", "the store of states does not answer; try again later"
+            ) from error
 
 
 class RemoteDesk(_Remote):
@@ -149,6 +162,7 @@ def served(config: ServeConfig) -> Iterator[RemoteDesk]:
     Raises:
         ValueError: Ray Serve is not installed, or Ray has no room for the replicas.
     """
+    _choose_proxy(config)
     try:
         from ray import serve
     except ImportError as error:
@@ -170,6 +184,20 @@ def served(config: ServeConfig) -> Iterator[RemoteDesk]:
             serve.shutdown()
 
 
+def _choose_proxy(config: ServeConfig) -> None:
+    """Say which proxy in the environment, from where Ray's processes have it."""
+    if config.proxy == "ray" or os.environ.get(_HAPROXY) == "1":
+        return
+    import ray
+
+    if os.environ.get("RAY_ADDRESS") or ray.is_initialized():
+        raise ValueError(
+            f"--proxy: got haproxy, and the Ray that is joined was started without {_HAPROXY}=1; "
+            "start it with that in its environment, and set it here too"
+        )
+    os.environ[_HAPROXY] = "1"
+
+
 def _meeting(config: ServeConfig) -> Any:
     import ray
 
@@ -187,6 +215,7 @@ def _deployment(config: ServeConfig, meeting: Any) -> Any:
         name="replica",
         num_replicas=config.replicas,
         max_ongoing_requests=_MOST_IN_FLIGHT,
+        max_queued_requests=_MOST_WAITING,
         ray_actor_options={"num_cpus": 1},
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
         health_check_period_s=2,

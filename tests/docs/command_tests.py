@@ -4,6 +4,7 @@ import re
 
 JOBS = "tests/jobs/"
 BENCHMARKS = "tests/benchmarks/"
+SERVING = "tests/pipeline/serving/"
 # Run below, word for word, in a folder of the test's own.
 AS_WRITTEN = re.compile(
     r"python -m pipeline\.config (schema|show|validate)( |$)"
@@ -67,6 +68,15 @@ COMMANDS = {
     r"python -m benchmarks\.streaming.*": (
         f"{BENCHMARKS}test_streaming_benchmark.py::test_it_checks_equality_and_measures_all_forms"
     ),
+    r"python jobs/serve\.py --bundle \S+": (
+        f"{SERVING}test_serve_job.py::test_every_replica_gives_the_recommenders_answers"
+    ),
+    r"python jobs/serve\.py swap (\S+)": (
+        f"{SERVING}test_serve_job.py::test_bundles_change_under_load_without_a_lost_request"
+    ),
+    r"curl -s localhost:8000/recommend .*": (
+        f"{SERVING}test_serve_job.py::test_every_replica_gives_the_recommenders_answers"
+    ),
     r"python tests/pipeline/report/chromium\.py .*": (
         "tests/pipeline/report/test_report_in_browser.py::"
         "test_pictures_for_the_documentation_are_taken"
@@ -86,6 +96,9 @@ COMMANDS = {
     ),
     r"python -m benchmarks\.gpu_check": (
         f"{BENCHMARKS}test_gpu_check.py::test_the_ladder_holds_in_the_interpreter"
+    ),
+    r"python -m benchmarks\.http": (
+        f"{BENCHMARKS}test_http_benchmark.py::test_load_swaps_and_a_kill_are_measured"
     ),
     r"python -m benchmarks\.infonce": (
         f"{BENCHMARKS}test_infonce_benchmark.py::test_the_benchmark_meets_its_bars"
