@@ -19,11 +19,9 @@ from item_llm import load_encoder
 from item_llm.prompts import normalise_text
 from pipeline.recommender.bundle import ADAPTER, Bundle, Models
 from pipeline.recommender.catalogue import Catalogue
-from pipeline.recommender.top_items import TopItems, top_items
+from pipeline.recommender.domain_model import DomainModel
 from pipeline.recommender.users import SeenItems, UserState
-from pipeline.string_table import StringTable
-from user_model.new_items import NewItems
-from user_model.streamed_users import StreamedUsers, UserStream
+from user_model.streamed_users import StreamedUsers
 
 if TYPE_CHECKING:
     from pipeline.recommender.item_index import ItemIndex
@@ -47,30 +45,6 @@ class Recommendation:
     scores: NDArray[np.float32]
 
 
-class _DomainModel:
-    """A domain of a bundle: its items, its sequence model, and what a text becomes."""
-
-    def __init__(self, bundle: Bundle, name: str, models: Models) -> None:
-        domain, place = bundle.config.domains[name], f"domains/{name}"
-        self.stream: UserStream = bundle.stream(name, models)
-        self.schema = bundle.state_schema(name)
-        dim = self.stream.hydra.config.dim
-        ids, texts = (
-            StringTable.open(bundle.file(f"{place}/{part}.arrow")) for part in ("ids", "texts")
-        )
-        vectors = bundle.table(name, "vectors", self.stream.width)
-        inputs = bundle.table(name, "inputs", dim) if domain.has_inputs else None
-        if not len(ids) == len(texts) == len(vectors):
-            raise ValueError(
-                f"bundle {bundle.folder}: {name} has {len(vectors)} vectors for {len(ids)} ids and "
-                f"{len(texts)} texts; export it again"
-            )
-        self.catalogue = Catalogue(name, ids, texts, vectors, inputs)
-        self.new_items: NewItems | None = None
-        if domain.takes_new_items:
-            self.new_items = NewItems.from_dict(bundle.tensors(f"{place}/new_items.safetensors"))
-
-
 class Recommender:
     """A bundle in use. Safe to be used by several threads at once.
 
@@ -83,7 +57,7 @@ class Recommender:
         self.window = bundle.config.window
         self._most_events = None if stream_past_window else self.window
         models: Models = {}
-        self._domains = {name: _DomainModel(bundle, name, models) for name in bundle.config.domains}
+        self._domains = {name: DomainModel(bundle, name, models) for name in bundle.config.domains}
         self._encoder: Any = None
         self._loading = threading.Lock()
 
@@ -163,7 +137,7 @@ class Recommender:
                 "(state_of), train with split.max_history: null, or load with "
                 "stream_past_window=True"
             )
-        inputs, texts = _item_rows(domain, rows)
+        inputs, texts = domain.item_rows(rows)
         model = domain.stream.step(states.model, inputs, texts, _times(times, len(rows)))
         return UserState(states.domain, states.schema, model, states.seen.after(rows))
 
@@ -201,7 +175,7 @@ class Recommender:
             raise ValueError("times: got another number than of events; give one for each")
         when = [np.asarray(some, dtype=np.int64) for some in times] if times is not None else None
         parts = [
-            self._read(model, rows[some], None if when is None else when[some])
+            model.read(rows[some], None if when is None else when[some], self._most_events)
             for some in _blocks([len(history) for history in rows])
         ]
         if not parts:
@@ -266,7 +240,7 @@ class Recommender:
             raise ValueError(f"domain: got {domain!r}, and a state of {state.domain!r}")
         if index is not None and index.domain != state.domain:
             raise ValueError(f"index: got one of {index.domain}, and users of {state.domain}")
-        best = self._best(model, state, k, exclude_seen=exclude_seen, index=index)
+        best = model.best(state, k, exclude_seen=exclude_seen, index=index)
         return [
             Recommendation(model.catalogue.ids(rows[:count]), scores[:count])
             for rows, scores, count in zip(best.rows, best.scores, best.counts, strict=True)
@@ -308,29 +282,6 @@ class Recommender:
             vector = model.stream.item_vectors(inputs, model.new_items.columns(encoded))
         return model.catalogue.add(item_id, text, inputs[0].numpy(), vector[0].numpy())
 
-    def _best(
-        self,
-        model: _DomainModel,
-        state: UserState,
-        k: int,
-        *,
-        exclude_seen: bool,
-        index: ItemIndex | None,
-    ) -> TopItems:
-        if k < 1:
-            raise ValueError(f"k: got {k}, expected 1 or more")
-        if len(empty := np.flatnonzero(state.events == 0)):
-            raise ValueError(
-                f"recommend: user {empty[0]} of {state.n_users} has no events, and the model knows "
-                "users by their events alone; give one event first, or show what is popular"
-            )
-        seen = state.seen.users() if exclude_seen else None
-        vectors = model.stream.vectors(state.model)
-        k = min(k, len(model.catalogue))
-        if index is not None:
-            return index.top_items(vectors, k, seen)
-        return top_items(vectors, model.catalogue.tables(), k, seen)
-
     def _gathered(self, users: Sequence[History | UserState], domain: str | None) -> UserState:
         """One state of all users, in their order; all histories are read at once."""
         states = [user for user in users if isinstance(user, UserState)]
@@ -345,25 +296,7 @@ class Recommender:
         place = np.argsort(np.argsort(is_state, kind="stable"), kind="stable")
         return joined.select(place.tolist())
 
-    def _read(
-        self,
-        model: _DomainModel,
-        rows: Sequence[NDArray[np.int64]],
-        times: Sequence[NDArray[np.int64]] | None,
-    ) -> StreamedUsers:
-        """The model's state after whole histories."""
-        most = self._most_events
-        kept = [history if most is None else history[-most:] for history in rows]
-        seams = torch.from_numpy(np.cumsum([0, *map(len, kept)], dtype=np.int64))
-        items = np.concatenate([np.zeros(0, dtype=np.int64), *kept])
-        when = None
-        if times is not None:
-            cut = [some if most is None else some[-most:] for some in times]
-            when = torch.from_numpy(np.concatenate([np.zeros(0, dtype=np.int64), *cut]))
-        inputs, texts = _item_rows(model, items)
-        return model.stream.extend(model.stream.start(len(rows)), inputs, texts, seams, when)
-
-    def _of(self, state: UserState) -> _DomainModel:
+    def _of(self, state: UserState) -> DomainModel:
         model = self._domain(state.domain)
         if state.schema != model.schema:
             raise ValueError(
@@ -372,7 +305,7 @@ class Recommender:
             )
         return model
 
-    def _domain(self, name: str) -> _DomainModel:
+    def _domain(self, name: str) -> DomainModel:
         if name not in self._domains:
             raise ValueError(f"domain: got {name!r}, expected one of {', '.join(self._domains)}")
         return self._domains[name]
@@ -405,14 +338,6 @@ class Recommender:
                     )
                 self._encoder = encoder
         return self._encoder
-
-
-def _item_rows(model: _DomainModel, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the sequence model reads of items [T, d], and their columns of the text channel."""
-    inputs = model.catalogue.inputs(rows)
-    if not model.stream.text_width:
-        return inputs, inputs[:, :0]
-    return inputs, model.catalogue.vectors(rows)[:, -model.stream.text_width :]
 
 
 def _times(times: Sequence[int] | None, count: int) -> torch.Tensor | None:

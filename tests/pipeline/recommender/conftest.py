@@ -28,7 +28,10 @@ RUN = {
         "finetuning": {"max_steps": 2, "pairs_per_step": 8},
     },
     "user_model": {
-        **{"dim": 16, "items": {"text_channel": True, "domain_embedding": True}},
+        **{
+            "dim": 16,
+            "items": {"text_channel": True, "neighbours": True, "domain_embedding": True},
+        },
         **{"history_mean": True, "training": TRAINING},
     },
     "sasrec": {"dim": 16, "training": TRAINING},

@@ -44,7 +44,7 @@ def test_a_new_item_is_there_at_once(own):
 
 
 def test_its_vectors_are_those_of_an_item_without_an_id(own, run, data_of):
-    """As the table itself has it: an item that training has not seen, of the same text."""
+    """As the table itself has it: an item of the same text that no history has."""
     from pipeline.run_outputs import RunOutputs
     from pipeline.user_models import WEIGHTS
     from user_model.checkpoint import load_weights
@@ -53,6 +53,8 @@ def test_its_vectors_are_those_of_an_item_without_an_id(own, run, data_of):
     model = data.build()
     load_weights(RunOutputs.read(run.folder).output("train.hydra_joint") / WEIGHTS, model)
     model.eval().items.seen[:] = False
+    assert model.items.channel.neighbours.abs().max() > 0.0
+    model.items.channel.neighbours.zero_()
     for name, start in (("books", 0), ("garden", 60)):
         catalogue = own.catalogue(name)
         row = own.add_item(name, "new", catalogue.texts(5))
