@@ -24,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--shard", metavar="N/COUNT", help="run the tests of every COUNTth file")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if (wanted := config.getoption("--shard")) is not None:
         files = files_of_shard([item.path for item in items], *parsed_shard(wanted))
