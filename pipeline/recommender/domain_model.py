@@ -24,6 +24,8 @@ from user_model.streamed_users import StreamedUsers, UserStream
 if TYPE_CHECKING:
     from pipeline.recommender.item_index import ItemIndex
 
+_STEPPED = 50  # events of one user up to which steps take less time than the pass over all of them
+
 
 class DomainModel:
     """A domain of a bundle: its items, its sequence model, and what a text becomes."""
@@ -70,7 +72,14 @@ class DomainModel:
             cut = [some if most is None else some[-most:] for some in times]
             when = torch.from_numpy(np.concatenate([np.zeros(0, dtype=np.int64), *cut]))
         inputs, texts = self.item_rows(items)
-        return self.stream.extend(self.stream.start(len(rows)), inputs, texts, seams, when)
+        start = self.stream.start(len(rows))
+        if len(rows) == 1 and len(items) <= _STEPPED:
+            for at in range(len(items)):
+                one = slice(at, at + 1)
+                now = None if when is None else when[one]
+                start = self.stream.step(start, inputs[one], texts[one], now)
+            return start
+        return self.stream.extend(start, inputs, texts, seams, when)
 
     def best(
         self, state: UserState, k: int, *, exclude_seen: bool, index: ItemIndex | None

@@ -78,11 +78,22 @@ def test_updates_are_a_prefill_at_any_split(split, shared):
     state = shared.state_of("garden", ids[:split])
     for item in ids[split:]:
         state = shared.update(state, item)
-    whole = shared.state_of("garden", ids)
+    whole, _another = shared.states_of("garden", [ids, ids[:1]]).split()
     for name, tensor in whole.model.to_dict().items():
         torch.testing.assert_close(state.model.to_dict()[name], tensor, rtol=1e-5, atol=1e-5)
     assert np.array_equal(state.seen.rows, whole.seen.rows)
     assert shared.recommend(state, 5).item_ids == shared.recommend(ids, 5, domain="garden").item_ids
+
+
+@pytest.mark.parametrize("events", [1, 49, 50, 51])
+def test_one_short_history_is_stepped_through_and_many_are_one_pass(events, shared):
+    ids = shared.catalogue("garden").ids(np.random.default_rng(0).integers(0, 60, events))
+    alone, (together, _another) = (
+        shared.state_of("garden", ids),
+        shared.states_of("garden", [ids, ids[:1]]).split(),
+    )
+    for name, tensor in together.model.to_dict().items():
+        torch.testing.assert_close(alone.model.to_dict()[name], tensor, rtol=1e-5, atol=1e-5)
 
 
 def test_many_users_are_updated_at_once(shared):
