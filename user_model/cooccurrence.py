@@ -52,9 +52,7 @@ def cooccurrence_vectors(
 
 def _scaled(counts: sparse.csr_array, most: int) -> NDArray[np.float64]:
     """Eigenvectors of a domain's information times the square roots of their values, [V, k]."""
-    values_k, vectors_Vk = _leading(_positive_information(counts), most)
-    kept = values_k > 1e-9 * max(float(values_k.max(initial=0.0)), 1e-30)
-    scaled_Vk = vectors_Vk[:, kept] * np.sqrt(values_k[kept])
+    scaled_Vk = by_roots(*_leading(_positive_information(counts), most), most)
     return scaled_Vk / max(np.sqrt(np.mean(scaled_Vk**2)) if scaled_Vk.size else 0.0, 1e-30)
 
 
@@ -98,7 +96,7 @@ def _positive_information(counts: sparse.csr_array) -> sparse.csr_array:
 def _leading(
     matrix: sparse.csr_array, most: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The largest eigenvalues [k], descending, and their eigenvectors [V, k]."""
+    """The largest eigenvalues, `most` at least if there are so many, and their vectors [V, .]."""
     size = matrix.shape[0]
     if size <= 4 * most:
         values, vectors = np.linalg.eigh(matrix.toarray())
@@ -106,5 +104,13 @@ def _leading(
         # The start is fixed, or each call would end in other signs.
         start = np.random.default_rng(0).standard_normal(size)
         values, vectors = eigsh(matrix, k=most, which="LA", v0=start)
-    order = np.argsort(-values, kind="stable")[:most]
-    return values[order], vectors[:, order]
+    return values, vectors
+
+
+def by_roots(
+    values_w: NDArray[np.float64], vectors_Vw: NDArray[np.float64], most: int
+) -> NDArray[np.float64]:
+    """Eigenvectors with the largest values above 0, descending, times their roots: [V, k]."""
+    order = np.argsort(-values_w, kind="stable")[:most]
+    order = order[values_w[order] > 1e-9 * max(float(values_w.max(initial=0.0)), 1e-30)]
+    return vectors_Vw[:, order] * np.sqrt(values_w[order])

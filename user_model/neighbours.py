@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from user_model.batching import Histories, Int64
-from user_model.cooccurrence import near_counts
+from user_model.cooccurrence import by_roots, near_counts
 
 _SPARE = 64  # columns beyond those wanted, which take up what is not yet told apart
 _ROUNDS = 8  # of the block power iteration
@@ -55,9 +55,7 @@ def _leading(similarity: sparse.csr_array, most: int) -> NDArray[np.float64]:
         values_w, vectors_Vw = np.linalg.eigh(similarity.toarray())
     else:
         values_w, vectors_Vw = _block_power(similarity, most + _SPARE)
-    order = np.argsort(-values_w, kind="stable")[:most]
-    order = order[values_w[order] > 1e-9 * max(float(values_w.max(initial=0.0)), 1e-30)]
-    scaled_Vk = vectors_Vw[:, order] * np.sqrt(values_w[order])
+    scaled_Vk = by_roots(values_w, vectors_Vw, most)
     return scaled_Vk / max(float(np.linalg.norm(scaled_Vk, axis=1).mean()), 1e-30)
 
 

@@ -1,6 +1,5 @@
 """The site, built once for all tests of the documentation, and a browser to look at it."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -11,23 +10,14 @@ from typing import Any
 
 import pytest
 
+from tests.beside import load
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _load(path: Path) -> Any:
-    """A module beside the tests; tests have no packages to import it from."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 for name in ("page_parts", "command_tests"):
-    _load(Path(__file__).with_name(f"{name}.py"))
-chromium = _load(ROOT / "tests" / "pipeline" / "report" / "chromium.py")
+    load(Path(__file__).with_name(f"{name}.py"))
+chromium = load(ROOT / "tests" / "pipeline" / "report" / "chromium.py")
 
 
 @dataclass(frozen=True)

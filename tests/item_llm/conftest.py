@@ -1,25 +1,19 @@
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.beside import load
+
 HERE = Path(__file__).parent
 
 
-def _load(name: str):
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 sys.modules["fatal_touch"] = importlib.import_module("tests.pipeline.faults.fatal_touch")
-tiny_models = _load("tiny_models")
-_load("zero_launch")
-_load("zero_worker")
+tiny_models = load(HERE / "tiny_models.py")
+load(HERE / "zero_launch.py")
+load(HERE / "zero_worker.py")
 
 
 @pytest.fixture(autouse=True)

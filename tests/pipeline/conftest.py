@@ -1,9 +1,7 @@
 """Small domains and corpora, built through the real path from a file."""
 
 import csv
-import importlib.util
 import itertools
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +11,7 @@ from hypothesis import settings
 
 from pipeline.corpus import Corpus, build_corpus
 from pipeline.domains import Domain, DomainConfig, build_domain
+from tests.beside import load
 
 # The machine that runs the tests may be busy: time limits belong to pytest-timeout.
 settings.register_profile("pipeline", deadline=None, max_examples=50)
@@ -68,12 +67,5 @@ def corpus_of(domain_of, merge) -> Callable[..., Corpus]:
 
 @pytest.fixture(scope="session")
 def reference() -> ModuleType:
-    """The specification of preparing; tests have no packages to import it from."""
-    name = "reference_corpus"
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    """The specification of preparing."""
+    return load(Path(__file__).with_name("reference_corpus.py"))

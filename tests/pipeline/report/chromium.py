@@ -33,6 +33,32 @@ PICTURES = (  # name, width, height, scheme, where the picture begins
     ("examples", 1280, 1180, "dark", "#examples"),
     ("neighbours", 1280, 1500, "light", "#item-llm"),
 )
+# Every element with text of its own, against the first opaque ground below it.
+CONTRASTS = r"""
+(() => {
+  const parse = c => (c.match(/[\d.]+/g) || []).map(Number);
+  const light = c => c.slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = e => {
+    for (; e; e = e.parentElement) {
+      const c = parse(getComputedStyle(e).backgroundColor);
+      if (c.length === 3 || c[3] > 0.99) return c;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  for (const e of document.querySelectorAll("body *")) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || e.closest(".hidden") || !e.getClientRects().length) continue;
+    const style = getComputedStyle(e);
+    const ink = parse(e.closest("svg") ? style.fill : style.color);
+    const [a, b] = [light(ink), light(ground(e))].map(v => v + 0.05);
+    if (Math.max(a, b) / Math.min(a, b) < 4.5) poor.push(e.outerHTML.slice(0, 90));
+  }
+  return poor;
+})()
+"""
 PATIENCE = 90.0  # seconds until an answer that does not come is an error
 
 

@@ -1,7 +1,5 @@
 """A made-up run, assembled by the project's own code, and a browser, for what readers see."""
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from pipeline.evaluation import EvaluationConfig
 from pipeline.metrics import Ranks
 from pipeline.report_files import RunFiles
 from pipeline.results import DomainFacts, assemble
+from tests.beside import load
 
 DOMAINS = ("books", "health", "clothing", "beauty", "toys", "industrial", "games", "music")
 MEAN_RANK = {
@@ -37,18 +36,7 @@ REFUSED = [
 ASKED = ("popularity", "sasrec", "hydra_single", "hydra_joint")
 
 
-def _load(name: str) -> Any:
-    """A module of this folder; tests have no packages to import it from."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-chromium = _load("chromium")
+chromium = load(Path(__file__).with_name("chromium.py"))
 
 
 @pytest.fixture(scope="session")

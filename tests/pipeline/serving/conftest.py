@@ -1,10 +1,8 @@
 """Servers' surroundings: a real Redis where one is installed, bundles of real small runs."""
 
-import importlib.util
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,24 +13,14 @@ import pytest
 from pipeline import Recommender
 from pipeline.serving.desk import Desk
 from pipeline.serving.memory_store import MemoryStore
+from tests.beside import load
 
 ROOT = Path(__file__).resolve().parents[3]
 SHOP = {"format": "simulated", "population": 300, "mean_history": 6}
 
 
-def _load(path: Path) -> Any:
-    """A module beside the tests; tests have no packages to import it from."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-in_process_server = _load(Path(__file__).with_name("in_process_server.py"))
-chromium = _load(ROOT / "tests" / "pipeline" / "report" / "chromium.py")
+in_process_server = load(Path(__file__).with_name("in_process_server.py"))
+chromium = load(ROOT / "tests" / "pipeline" / "report" / "chromium.py")
 Server, Replica, wanted = (
     getattr(in_process_server, name) for name in ("Server", "Replica", "wanted")
 )

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from chromium import CONTRASTS
 from in_process_server import Server, listening, wanted
 
 from pipeline.serving.desk import Desk
@@ -16,27 +17,6 @@ TOO_WIDE = """
 SMALL_TARGETS = """
 [...document.querySelectorAll("button.item, select, input[type=search]")].filter(e =>
   e.getBoundingClientRect().height < 43.5).map(e => e.outerHTML.slice(0, 80))
-"""
-# Every element with text of its own, against the first opaque ground below it.
-CONTRASTS = r"""
-(() => {
-  const parse = c => (c.match(/[\d.]+/g) || []).map(Number);
-  const light = c => c.slice(0, 3).map(v => v / 255)
-    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = e => {
-    for (; e; e = e.parentElement) {
-      const c = parse(getComputedStyle(e).backgroundColor);
-      if (c.length === 3 || c[3] > 0.99) return c;
-    }
-    return [255, 255, 255];
-  };
-  return [...document.querySelectorAll("body *")].filter(e => e.getClientRects().length
-    && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())).filter(e => {
-    const [a, b] = [light(parse(getComputedStyle(e).color)), light(ground(e))].map(v => v + 0.05);
-    return Math.max(a, b) / Math.min(a, b) < 4.5;
-  }).map(e => e.outerHTML.slice(0, 90));
-})()
 """
 SHOWN = """
 [...document.querySelectorAll("#recommended .item")].map(e => [
