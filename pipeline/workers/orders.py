@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import ray
 
 from pipeline.storage.site import Site
+from pipeline.workers.driver_actor import on_drivers_node
 from pipeline.workers.progress_board import BoardReporter
 from pipeline.workers.work import Work
 
@@ -32,7 +33,6 @@ class Look(NamedTuple):
     closed: bool
 
 
-@ray.remote(num_cpus=0)
 class _Orders:
     def __init__(self) -> None:
         self._seen, self._starts = Look(0, None, False), 0
@@ -60,7 +60,7 @@ class Orders:
     """The orders of one group."""
 
     def __init__(self) -> None:
-        self._actor = _Orders.remote()  # type: ignore[attr-defined]
+        self._actor = on_drivers_node(_Orders)
 
     def give(self, order: Order) -> None:
         """Driver: have it done next; the one before is over."""

@@ -16,12 +16,12 @@ import ray
 
 from item_llm.folders import sha256_of_json
 from item_llm.vector_rows import unusable
+from pipeline.workers.driver_actor import on_drivers_node
 
 Vectors = Callable[[Sequence[str]], np.ndarray]
 _LIVES = 2  # attempts at one text alone, after which it is to blame for the worker's death
 
 
-@ray.remote(num_cpus=0)
 class _Attempts:
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()
@@ -39,7 +39,7 @@ class Attempts:
     """What workers have begun to encode; it outlives them."""
 
     def __init__(self) -> None:
-        self._actor = _Attempts.remote()  # type: ignore[attr-defined]
+        self._actor = on_drivers_node(_Attempts)
 
     def begin(self, name: str) -> int:
         """Note an attempt; returns how many before it came to no end."""

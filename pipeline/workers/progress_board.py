@@ -15,6 +15,7 @@ import ray
 
 from pipeline.progress import StageProgress
 from pipeline.tracking.records import Figures
+from pipeline.workers.driver_actor import on_drivers_node
 
 _WRITE_EVERY_SECONDS = 0.5
 _READ_EVERY_SECONDS = 1.0
@@ -114,8 +115,7 @@ def _board_of_this_job() -> Any:
     with _boards_lock:
         if job not in _boards:
             _boards.clear()
-            options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-            _boards[job] = ray.remote(**options)(_Board).remote()
+            _boards[job] = on_drivers_node(_Board, max_restarts=-1, max_task_retries=-1)
         return _boards[job]
 
 
