@@ -2,8 +2,8 @@
 """Recommend to all users of a domain, from a bundle, into Parquet files.
 
     python -m pipeline.export runs/demo --output bundles/demo
-    python jobs/recommend.py --bundle bundles/demo --domain books --run runs/demo
-        --output recommendations/books
+    python jobs/recommend.py --bundle bundles/demo --domain books
+        --run runs/demo --output recommendations/books
 
 With --run the users are the run's, with all their events of the domain; with
 --histories they stand in a Parquet file with columns user_id and item_ids (a
@@ -95,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = job_parser(
         "jobs/recommend.py",
         __doc__,
-        usage="%(prog)s --bundle DIR --domain NAME (--run DIR | --histories FILE) --output DIR",
+        usage="%(prog)s --bundle DIR --domain NAME\n"
+        "           (--run DIR | --histories FILE) --output DIR",
     )
     parser.add_argument(
         "--bundle", type=Path, required=True, metavar="DIR", help="what pipeline.export wrote"
