@@ -89,11 +89,10 @@ class HttpServer:
             self._command("swap", str(bundle)), cwd=ROOT, stdout=subprocess.DEVNULL
         )
 
-    def kill_a_replica(self) -> str:
-        """Kill the process of one replica; returns the replica's name."""
-        name, replica = next(iter(self.replicas().items()))
+    def kill_a_replica(self) -> None:
+        """Kill the process of one replica."""
+        replica = next(iter(self.replicas().values()))
         os.kill(replica["process"], signal.SIGKILL)
-        return name
 
     def _command(self, *more: str) -> list[str]:
         place = ("--port", str(self.port), "--control", str(self._control))
