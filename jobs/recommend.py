@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.command_line import finished, job_parser
-from pipeline.paths import project_root, resolve
+from pipeline.paths import project_root, resolve, resolve_place
 
 if TYPE_CHECKING:
     from pipeline.recommender.batches import Request
@@ -80,7 +80,7 @@ def _request(options: argparse.Namespace) -> Request:
             option = name.replace("_", "-")
             raise ValueError(f"--{option}: got {getattr(options, name)}, expected 1 or more")
     return Request(
-        bundle=resolve(options.bundle, root),
+        bundle=resolve_place(options.bundle, root),
         histories=histories,
         domain=options.domain,
         output=resolve(options.output, root),
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         "           (--run DIR | --histories FILE) --output DIR",
     )
     parser.add_argument(
-        "--bundle", type=Path, required=True, metavar="DIR", help="what pipeline.export wrote"
+        "--bundle", required=True, metavar="DIR", help="what pipeline.export wrote, or s3://..."
     )
     parser.add_argument("--domain", required=True, metavar="NAME", help="whose items")
     users = parser.add_mutually_exclusive_group(required=True)

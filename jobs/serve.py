@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.command_line import finished, job_parser
-from pipeline.paths import project_root, resolve
+from pipeline.paths import project_root, resolve, resolve_place
 
 if TYPE_CHECKING:
     from pipeline.serving.control import Control, Status
@@ -52,7 +52,7 @@ def serve(options: argparse.Namespace) -> None:
     from pipeline.workers.serve import served
 
     _check_free(options.host, options.port)
-    wanted = wanted_of(resolve(options.bundle, project_root()))
+    wanted = wanted_of(resolve_place(options.bundle, project_root()))
     config = _config(options, wanted)
     control = _control(options)
     control.want(wanted)
@@ -70,7 +70,7 @@ def serve(options: argparse.Namespace) -> None:
 
 def swap(options: argparse.Namespace) -> None:
     """Let the running server take another bundle; returns once every replica has it."""
-    bundle = resolve(options.bundle, project_root())
+    bundle = resolve_place(options.bundle, project_root())
     status = _control(options).swap(bundle, options.timeout, lambda said: print(said, flush=True))
     (version,) = {replica.version for replica in status.replicas.values()}
     print(f"bundle {version} answers on {len(status.replicas)} replica(s) at {status.address}")
@@ -190,10 +190,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--bundle",
-        type=Path,
         required=True,
         metavar="BUNDLE",
-        help="the folder that `python -m pipeline.export` wrote; relative to the project",
+        help="what `python -m pipeline.export` wrote: a folder, relative to the project, or an "
+        "s3:// address",
     )
     parser.add_argument(
         "--host",
@@ -268,7 +268,9 @@ def _swap_parser() -> argparse.ArgumentParser:
         "jobs/serve.py swap", "Let a running server answer with another bundle; see jobs/serve.py."
     )
     parser.add_argument(
-        "bundle", type=Path, metavar="BUNDLE", help="its folder; relative to the project"
+        "bundle",
+        metavar="BUNDLE",
+        help="its folder, relative to the project, or its s3:// address",
     )
     _add_place(parser)
     parser.add_argument(

@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from item_llm.folders import publish, staged, write_manifest
+from item_llm.folders import MANIFEST, publish, staged, write_manifest
 from pipeline.artifacts import write_json
 from pipeline.command_line import finished, job_parser
-from pipeline.paths import project_root, resolve
+from pipeline.paths import project_root, resolve, resolve_place
 
 if TYPE_CHECKING:
     from pipeline.progress import StageProgress
@@ -47,37 +47,37 @@ def export(
     *,
     progress: StageProgress | None = None,
     replace: bool = False,
-) -> Path:
+) -> str | Path:
     """Write the bundle of one of a run's models.
 
     Args:
         run_folder: of a finished run; a relative one is the project's.
         model: whose bundle; a Hydra.
-        output: the folder to be; None: `bundle.MODEL` in the run's folder.
+        output: the folder to be, or s3://BUCKET/PREFIX; None: `bundle.MODEL` in the run's folder.
         progress: told of the rows that are written.
         replace: let an older bundle make way.
 
     Returns:
-        The bundle's folder.
+        Where the bundle is.
 
     Raises:
         ValueError: no finished run, a model that it has not or that cannot be followed event by
-            event, an output that is no longer in the run store, or a folder that is there already.
+            event, an output that is no longer in the run store, or a bundle that is there already.
+        StorageError: an object store cannot be used.
     """
-    from pipeline.recommender.bundle import FORMAT, KIND
     from pipeline.run_outputs import RunOutputs
     from pipeline.storage.bucket import is_remote
     from pipeline.storage.mirror import mirror_of
 
     folder = mirror_of(str(run_folder)) if is_remote(run_folder) else Path(run_folder)
     run = RunOutputs.read(resolve(folder, project_root()))
-    target = resolve(output or run.folder / f"bundle.{model}", project_root())
-    _check_target(target, replace=replace)
+    target = resolve_place(str(output or run.folder / f"bundle.{model}"), project_root())
+    publishing = _Address(target, replace) if is_remote(target) else _Folder(Path(target), replace)
+    publishing.check()
     tasks = _tasks(run, model)
-    with staged(target) as staging:
+    with staged(publishing.beside) as staging:
         _write(staging, run, tasks, progress)
-        write_manifest(staging, KIND, {"format": FORMAT})
-        publish(staging, target, replace=replace)
+        publishing.publish(staging)
     return target
 
 
@@ -88,27 +88,62 @@ def _run(options: argparse.Namespace) -> None:
     progress = Progress()
     progress.expect(["export"])
     with progress.running(), progress.stage("export") as stage:
-        folder = export(
+        place = export(
             options.run, options.model, options.output, progress=stage, replace=options.replace
         )
-    bundle = Bundle.open(folder)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    bundle = Bundle.open(place)
+    size = sum(path.stat().st_size for path in bundle.folder.rglob("*") if path.is_file())
     for name, domain in bundle.config.domains.items():
         print(f"{name:20} {domain.n_items:>10,} items")
-    print(f"bundle {bundle.version}, {size / 1e6:,.1f} MB: {folder}", flush=True)
+    print(f"bundle {bundle.version}, {size / 1e6:,.1f} MB: {place}", flush=True)
 
 
-def _check_target(target: Path, *, replace: bool) -> None:
-    from item_llm.folders import MANIFEST
+class _Folder:
+    """A bundle is put into a folder of this machine by one rename."""
 
-    if not target.exists():
-        return
-    if not replace:
-        raise ValueError(f"output: {target} exists; give another folder, or --replace")
-    if not (target / MANIFEST).is_file():
-        raise ValueError(
-            f"output: {target} exists and is no bundle, so it is not replaced; give another folder"
-        )
+    def __init__(self, target: Path, replace: bool) -> None:
+        self.beside, self._target, self._replace = target, target, replace
+
+    def check(self) -> None:
+        """See that nothing is lost; raises ValueError."""
+        target = self._target
+        if not target.exists():
+            return
+        if not self._replace:
+            raise ValueError(f"output: {target} exists; give another folder, or --replace")
+        if not (target / MANIFEST).is_file():
+            raise ValueError(
+                f"output: {target} exists and is no bundle, so it is not replaced; give another "
+                "folder"
+            )
+
+    def publish(self, staging: Path) -> None:
+        """Put it there, once it is whole."""
+        publish(staging, self._target, replace=self._replace)
+
+
+class _Address:
+    """A bundle is written on this machine and uploaded, its manifest last."""
+
+    def __init__(self, target: str | Path, replace: bool) -> None:
+        from pipeline.storage.mirror import mirror_of
+
+        self._address, self._replace = str(target), replace
+        self.beside = mirror_of(self._address)
+
+    def check(self) -> None:
+        """See that nothing is lost; raises ValueError."""
+        from pipeline.storage.shared_folder import check_free
+
+        if not self._replace:
+            check_free(self._address)
+
+    def publish(self, staging: Path) -> None:
+        """Upload it, once it is whole."""
+        from pipeline.recommender.bundle import KIND
+        from pipeline.storage.shared_folder import put_folder
+
+        put_folder(staging, self._address, KIND, replace=self._replace)
 
 
 def _tasks(run: RunOutputs, model: str) -> list[tuple[str, UserModelTask]]:
@@ -157,8 +192,8 @@ def _write(
     tasks: Sequence[tuple[str, UserModelTask]],
     progress: StageProgress | None,
 ) -> None:
-    """All files of the bundle but its manifest."""
-    from pipeline.recommender.bundle import BUNDLE, BundleConfig
+    """All files of the bundle; its manifest is the last."""
+    from pipeline.recommender.bundle import BUNDLE, FORMAT, KIND, BundleConfig
     from pipeline.recommender.writing import write_domain, write_model
     from pipeline.report_files import METRICS, RUN
 
@@ -186,6 +221,7 @@ def _write(
     write_json(staging / BUNDLE, config.model_dump(mode="json"))
     write_json(staging / METRICS, run.files.metrics)
     write_json(staging / RUN, run.files.run)
+    write_manifest(staging, KIND, {"format": FORMAT})
 
 
 def _trained(run: RunOutputs, stage: str, task: UserModelTask) -> TrainedModel:
@@ -267,9 +303,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--output",
-        type=Path,
         metavar="BUNDLE",
-        help="the bundle's folder, relative to the project (default: RUN/bundle.NAME)",
+        help="the bundle's folder, relative to the project, or an s3:// address (default: "
+        "RUN/bundle.NAME)",
     )
     parser.add_argument(
         "--replace", action="store_true", help="let a bundle that is there make way"

@@ -13,6 +13,8 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from pipeline.storage.bucket import is_remote
+
 HOME_VARIABLE = "HYDRAREC_HOME"
 DATA_VARIABLE = "HYDRAREC_DATA"
 
@@ -46,6 +48,11 @@ def data_root() -> Path:
 def resolve(path: str | Path, against: Path) -> Path:
     """`path` itself if it is absolute, else below `against`; `~` is the user's home."""
     return (against / Path(path).expanduser()).absolute()
+
+
+def resolve_place(place: str, against: Path) -> str | Path:
+    """An address of an object store as it is; a path as `resolve` gives it."""
+    return place if is_remote(place) else resolve(place, against)
 
 
 def _editable_install() -> Path | None:

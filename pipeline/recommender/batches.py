@@ -40,7 +40,7 @@ class Request:
     """What to recommend to whom.
 
     Attributes:
-        bundle: its folder, which all workers see.
+        bundle: its folder, which all workers see, or its address.
         histories: a corpus's folder or a Parquet file, which all workers see.
         domain: whose items.
         output: the folder of the results, which all workers see.
@@ -50,7 +50,7 @@ class Request:
         stream_past_window: see `Recommender.load`.
     """
 
-    bundle: Path
+    bundle: str | Path
     histories: Path
     domain: str
     output: Path

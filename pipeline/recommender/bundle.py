@@ -29,6 +29,8 @@ from safetensors import SafetensorError, safe_open
 from item_llm import EncoderConfig
 from item_llm.folders import MANIFEST, read_manifest, sha256_of_json
 from pipeline.artifacts import read_json
+from pipeline.storage.bucket import is_remote
+from pipeline.storage.shared_folder import fetch_folder
 from user_model import Hydra, HydraConfig
 from user_model.checkpoint import load_state
 from user_model.compiled_step import CompiledStep, cannot_compile
@@ -132,12 +134,17 @@ class Bundle:
         self.folder, self.config, self._files = folder, config, files
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, place: str | Path) -> Self:
         """Read the manifest, compare the checksum of every file, read the config.
+
+        Args:
+            place: a folder, or s3://BUCKET/PREFIX: this machine's copy of it is brought up to date.
 
         Raises:
             ValueError: no bundle, one of another format, or a damaged one.
+            StorageError: the store of an address cannot be used.
         """
+        folder = fetch_folder(str(place), KIND) if is_remote(place) else Path(place)
         manifest = read_manifest(folder, KIND, verify=False)
         if (got := manifest.get("format")) != FORMAT:
             raise ValueError(

@@ -33,7 +33,7 @@ from torch import Tensor
 from item_llm.folders import publish, staged
 from pipeline.artifacts import read_json, write_json
 from pipeline.command_line import finished, job_parser
-from pipeline.paths import project_root, resolve
+from pipeline.paths import project_root, resolve_place
 from pipeline.recommender.catalogue import Catalogue
 from pipeline.recommender.top_items import TopItems, top_items
 
@@ -181,8 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     from pipeline.recommender.recommender import Recommender
 
-    bundle = resolve(options.bundle, project_root())
-    recommender = Recommender.load(bundle, stream_past_window=True)
+    place = resolve_place(options.bundle, project_root())
+    recommender = Recommender.load(place, stream_past_window=True)
+    bundle = recommender.bundle.folder
     folder = bundle.with_name(f"{bundle.name}.index") / options.domain
     catalogue = recommender.catalogue(options.domain)
     print(f"{options.domain}: indexing {catalogue.n_trained:,} items ...", flush=True)
@@ -214,7 +215,12 @@ def _batches(vectors: NDArray[np.float32]) -> Any:
 
 def _parser() -> argparse.ArgumentParser:
     parser = job_parser("python -m pipeline.recommender.item_index", __doc__)
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="relative to the project")
+    parser.add_argument(
+        "bundle",
+        metavar="BUNDLE",
+        help="a folder, relative to the project, or an s3:// address, whose index is built beside "
+        "this machine's copy",
+    )
     parser.add_argument("--domain", required=True, metavar="NAME", help="whose items")
     parser.add_argument("--k", type=int, default=100, metavar="N", help="of recall (default: 100)")
     parser.add_argument(

@@ -66,7 +66,8 @@ class Recommender:
         """Open a bundle, after comparing the checksum of every file.
 
         Args:
-            path: the folder that `python -m pipeline.export` wrote.
+            path: the folder that `python -m pipeline.export` wrote, or its s3:// address, of which
+                this machine keeps a copy.
             stream_past_window: let users go on past the events that the model was trained with.
                 Their state takes no more room, but positions and sums are such as training never
                 saw; False: `update` raises there, and longer histories are cut to the latest, as
@@ -75,7 +76,7 @@ class Recommender:
         Raises:
             ValueError: no bundle, one of another format, or a damaged one.
         """
-        return cls(Bundle.open(Path(path)), stream_past_window=stream_past_window)
+        return cls(Bundle.open(path), stream_past_window=stream_past_window)
 
     @property
     def domains(self) -> tuple[str, ...]:

@@ -127,11 +127,11 @@ class Control:
         """Say that the server has ended."""
         (self.folder / _STATUS).unlink(missing_ok=True)
 
-    def swap(self, bundle: Path, patience: float, tell: Callable[[str], None]) -> Status:
+    def swap(self, bundle: str | Path, patience: float, tell: Callable[[str], None]) -> Status:
         """Ask for another bundle and wait until every replica answers with it.
 
         Args:
-            bundle: its folder; all its checksums are compared first.
+            bundle: its folder or address; all its checksums are compared first.
             patience: seconds.
             tell: is told what is waited for.
 
@@ -157,6 +157,6 @@ class Control:
         )
 
 
-def wanted_of(bundle: Path) -> Wanted:
+def wanted_of(bundle: str | Path) -> Wanted:
     """A bundle's place and version, after comparing all checksums; raises ValueError."""
     return Wanted(str(bundle), Bundle.open(bundle).version)

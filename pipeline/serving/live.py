@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from item_llm.prompts import normalise_text
@@ -126,7 +125,7 @@ class Live:
             ) from error
 
 
-def load(path: Path, version: str | None, store: Store, *, stream_past_window: bool) -> Live:
+def load(path: str, version: str | None, store: Store, *, stream_past_window: bool) -> Live:
     """Load a bundle, add the added items, and compute an answer of each domain to warm it up.
 
     Raises:

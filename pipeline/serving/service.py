@@ -7,7 +7,6 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from pipeline.recommender import Recommendation, Recommender, UserState
@@ -152,7 +151,7 @@ class Service:
 
     def _loaded(self, wanted: Wanted) -> Live:
         return load(
-            Path(wanted.path),
+            wanted.path,
             wanted.version,
             self._store,
             stream_past_window=self._stream_past_window,
