@@ -5,7 +5,6 @@ Shapes: n users, T events one after another, w width of a score's vectors.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from item_llm import load_encoder
 from item_llm.prompts import normalise_text
-from pipeline.recommender.bundle import ADAPTER, Bundle, Models
+from pipeline.recommender.bundle import Bundle, Models
 from pipeline.recommender.catalogue import Catalogue
 from pipeline.recommender.domain_model import DomainModel
+from pipeline.recommender.text_encoder import BundleTextEncoder
 from pipeline.recommender.users import SeenItems, UserState
 from user_model.streamed_users import StreamedUsers
 
@@ -58,8 +57,7 @@ class Recommender:
         self._most_events = None if stream_past_window else self.window
         models: Models = {}
         self._domains = {name: DomainModel(bundle, name, models) for name in bundle.config.domains}
-        self._encoder: Any = None
-        self._loading = threading.Lock()
+        self._encoder = BundleTextEncoder(bundle)
 
     @classmethod
     def load(cls, path: str | Path, *, stream_past_window: bool = False) -> Self:
@@ -256,7 +254,7 @@ class Recommender:
             ValueError: the model knows ids alone, or the encoder's base is absent here or is
                 another one than the bundle was made with.
         """
-        return self._loaded_encoder().encode([text])[0]
+        return self._encoder.encode(text)
 
     def add_item(self, domain: str | None, item_id: str, text: str) -> int:
         """Add an item that training has never seen, known by its text; returns its row.
@@ -318,27 +316,6 @@ class Recommender:
         if len(self._domains) > 1:
             raise ValueError(f"domain: got none, expected one of {', '.join(self._domains)}")
         return self.domains[0]
-
-    def _loaded_encoder(self) -> Any:
-        bundled = self.bundle.config.encoder
-        if bundled is None:
-            raise ValueError(
-                f"encode_text: {self.bundle.config.model} knows ids alone, so the bundle names no "
-                "text encoder; export a model that reads texts, such as hydra_joint"
-            )
-        with self._loading:
-            if self._encoder is None:
-                adapter = self.bundle.folder / ADAPTER if bundled.adapted else None
-                encoder = load_encoder(bundled.config, adapter)
-                if encoder.fingerprint != bundled.fingerprint:
-                    raise ValueError(
-                        f"encoder {bundled.config.base!r}: got fingerprint "
-                        f"{encoder.fingerprint[:12]}, the bundle's items have "
-                        f"{bundled.fingerprint[:12]}: other weights or another tokenizer stand "
-                        "under this name here; put the original in its place"
-                    )
-                self._encoder = encoder
-        return self._encoder
 
 
 def _times(times: Sequence[int] | None, count: int) -> torch.Tensor | None:
