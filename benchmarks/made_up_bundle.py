@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 
 from item_llm.folders import write_manifest
-from pipeline.artifacts import write_json
 from pipeline.recommender.bundle import (
     ALL_DOMAINS,
     BUNDLE,
@@ -23,6 +22,7 @@ from pipeline.recommender.bundle import (
     weights_file,
 )
 from pipeline.string_table import StringTableWriter
+from pipeline.whole_files import write_json
 from user_model import Hydra, HydraConfig
 
 DOMAIN = "shop"

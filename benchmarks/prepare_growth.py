@@ -14,10 +14,10 @@ from benchmarks.json_worker import ROOT, JsonWorker
 from benchmarks.prepare_worker import prepared
 from benchmarks.scan_report import Report
 from benchmarks.simulate_worker import MADE, made
-from pipeline.artifacts import read_json
 from pipeline.domains import DomainConfig
 from pipeline.sources.simulated import SimulatedConfig, read_simulated
 from pipeline.sources.written_tables import INTERACTIONS, ITEMS
+from pipeline.whole_files import read_json
 
 PEAK_MB_BAR = 2000
 FLATNESS_BAR = 1.2

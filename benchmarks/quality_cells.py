@@ -16,8 +16,8 @@ import torch
 
 from benchmarks.quality_data import RaceData
 from benchmarks.quality_rivals import TEXT_KIND, Rival
-from pipeline.artifacts import content_hash, read_json, write_json
 from pipeline.run_card import hardware, versions
+from pipeline.whole_files import content_hash, read_json, write_json
 from user_model import EpochRecord, TrainingConfig, TrainingResult, train
 from user_model.config_keys import key_fields
 

@@ -12,8 +12,8 @@ from benchmarks.harness import Check
 from benchmarks.quality_chart import chart
 from benchmarks.quality_summary import Clock
 from benchmarks.quality_table import settings, table
-from pipeline.artifacts import write_json, write_text
 from pipeline.results_page import put_section
+from pipeline.whole_files import write_json, write_text
 
 _CLOCKS: dict[Clock, str] = {
     "seconds": "Seconds are by the wall",

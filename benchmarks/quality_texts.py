@@ -8,9 +8,9 @@ from pathlib import Path
 
 from item_llm import EncoderConfig, load_encoder
 from item_llm.cache import EmbeddingCache
-from pipeline.artifacts import read_json, write_json
 from pipeline.corpus import Corpus
 from pipeline.snapshots import write_encoder
+from pipeline.whole_files import read_json, write_json
 
 _MAX_TOKENS = 48  # titles; our choice
 _COST = "cost.json"

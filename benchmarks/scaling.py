@@ -26,9 +26,9 @@ from benchmarks.json_worker import ROOT, JsonWorker
 from benchmarks.scaling_fit import Figure, Formula, MeasuredRun, fit, predicted
 from benchmarks.scaling_forecast import Forecast, forecast
 from benchmarks.scan_report import Report
-from pipeline.artifacts import write_json
 from pipeline.config import RunConfig
 from pipeline.results_page import markdown_table, put_section
+from pipeline.whole_files import write_json
 
 ERROR_BAR = 0.2
 FIGURES: dict[Figure, str] = {"cpu_seconds": "CPU seconds", "extra_mib": "MiB above the level"}

@@ -19,7 +19,6 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.scaling_sizes import Sizes, shops
-from pipeline.artifacts import read_json
 from pipeline.config import RunConfig
 from pipeline.corpus import Corpus
 from pipeline.prepare import CORPUS, DATA
@@ -27,6 +26,7 @@ from pipeline.progress import Progress
 from pipeline.resident_memory import forget_peak, peak_bytes
 from pipeline.run import execute
 from pipeline.stages import StageResult
+from pipeline.whole_files import read_json
 
 MIB = 1 << 20
 

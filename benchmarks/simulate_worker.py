@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.prepare_worker import MB
-from pipeline.artifacts import write_json
 from pipeline.resident_memory import peak_bytes
 from pipeline.sources.simulated import SimulatedConfig, read_simulated
 from pipeline.sources.written_tables import write_tables
+from pipeline.whole_files import write_json
 
 MADE = "made.json"
 _WARM_UP = SimulatedConfig(catalogue="books", population=50, items=40)

@@ -16,9 +16,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.artifacts import write_text
 from pipeline.command_line import job_parser, refused
 from pipeline.paths import project_root, resolve
+from pipeline.whole_files import write_text
 
 _COMPARISON = "compare.html"
 

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.artifacts import content_hash
 from pipeline.config_fields import sections
 from pipeline.config_mistakes import describe_mistakes, did_you_mean
 from pipeline.config_overrides import put_field
+from pipeline.whole_files import content_hash
 
 Candidates = Mapping[str, tuple[Any, ...]]
 Settings = dict[str, Any]  # dotted field -> value

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import MANIFEST, read_json, write_json
+from pipeline.artifacts import MANIFEST
 from pipeline.candidates import Settings, with_fields
 from pipeline.user_model_task import UserModelTask
 from pipeline.user_models import CURVE, WEIGHTS
+from pipeline.whole_files import read_json, write_json
 
 CHOICE = "choice.json"
 _FIGURE = "validation_ndcg@10"

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from item_llm import ItemLLMConfig
 from item_llm.snapshot import SnapshotType
-from pipeline.artifacts import content_hash
 from pipeline.candidates import check_candidates, with_fields
 from pipeline.config_mistakes import describe_mistakes, did_you_mean
 from pipeline.config_overrides import with_overrides
@@ -27,6 +26,7 @@ from pipeline.sources.options import checked_name
 from pipeline.splits import SplitConfig
 from pipeline.strict_yaml import load_mapping
 from pipeline.tracking.config import TrackingConfig
+from pipeline.whole_files import content_hash
 from pipeline.workers.cluster import ComputeConfig
 from user_model import (
     HSTUConfig,

@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.artifacts import file_sha256, flush, read_json, write_json
 from pipeline.corpus_fingerprint import ARRAYS, TABLES, file_fingerprint
 from pipeline.string_table import StringTable, StringTableWriter
+from pipeline.whole_files import file_sha256, flush, read_json, write_json
 
 FORMAT = 1
 _MANIFEST = "corpus.json"

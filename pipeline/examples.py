@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.artifacts import read_json, write_json
 from pipeline.corpus import Corpus
 from pipeline.evaluation import Scorer
 from pipeline.histories import EvaluationCases
 from pipeline.stable_hash import hash_text, hash_texts, mixed
+from pipeline.whole_files import read_json, write_json
 
 USERS = 10  # of each domain, and in the report at most
 TOP = 10  # recommendations of a user

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from item_llm.folders import MANIFEST, publish, staged, write_manifest
-from pipeline.artifacts import write_json
 from pipeline.command_line import finished, job_parser
 from pipeline.paths import project_root, resolve, resolve_place
+from pipeline.whole_files import write_json
 
 if TYPE_CHECKING:
     from pipeline.progress import StageProgress

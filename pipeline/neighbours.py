@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from item_llm import EncoderConfig, load_encoder
-from pipeline.artifacts import write_json
 from pipeline.corpus import Corpus, DomainInfo
 from pipeline.examples import item
 from pipeline.snapshots import open_vectors
 from pipeline.stable_hash import hash_text, hash_texts, mixed
+from pipeline.whole_files import write_json
 
 NEIGHBOURS = "neighbours.json"
 DOMAINS = 3

@@ -15,7 +15,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import write_json
 from pipeline.config import RunConfig
 from pipeline.corpus import Corpus, build_corpus, shared_users
 from pipeline.domains import Domain, build_domain
@@ -23,6 +22,7 @@ from pipeline.poor_texts import make_poor
 from pipeline.sources.registry import source_fingerprint
 from pipeline.sources.simulated import has_oracle, simulated_oracle
 from pipeline.stages import StageContext
+from pipeline.whole_files import write_json
 
 CORPUS = "corpus"
 DATA = "data.json"

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import read_json, write_json, write_text
 from pipeline.profile_study import Measured, ProfileConfig
 from pipeline.results_page import markdown_table, put_section
 from pipeline.run_card import hardware, versions
 from pipeline.svg import svg_document
+from pipeline.whole_files import read_json, write_json, write_text
 
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "profile", "font.size": 9}
 _COLOURS = ("#00565b", "#b3261e", "#8a4b08", "#4a3f8f", "#5b5b5b")

@@ -19,12 +19,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.architectures import Architecture, architecture_of, sequence_model
-from pipeline.artifacts import content_hash
 from pipeline.config import BASELINES, TEXT_MODELS, TIMED_MODELS, ModelName, RunConfig
 from pipeline.config_mistakes import describe_mistakes
 from pipeline.resident_memory import peak_extra_bytes
 from pipeline.sources.options import checked_name
 from pipeline.strict_yaml import load_mapping
+from pipeline.whole_files import content_hash
 
 
 class ProfileConfig(BaseModel):

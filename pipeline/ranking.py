@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import read_json, write_text
 from pipeline.buckets import buckets
 from pipeline.config import RunConfig
 from pipeline.corpus import Corpus, DomainInfo, size_groups
@@ -22,6 +21,7 @@ from pipeline.results import DomainFacts, assemble, to_json
 from pipeline.sources.oracle import Oracle
 from pipeline.splits import SplitConfig, assign_roles
 from pipeline.stages import StageContext
+from pipeline.whole_files import read_json, write_text
 
 METRICS = "metrics.json"
 

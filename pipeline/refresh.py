@@ -20,7 +20,6 @@ from item_llm.cache import EmbeddingCache
 from item_llm.item_keys import Catalogue
 from item_llm.reading import describe_encoder
 from item_llm.refresh import CatalogueRefresh, Encoded, Refreshed, RefreshPlan
-from pipeline.artifacts import write_json, write_text
 from pipeline.config import RunConfig
 from pipeline.item_tables import read_catalogue
 from pipeline.item_vectors import cache_place, pinned_adapter
@@ -29,6 +28,7 @@ from pipeline.paths import data_root, project_root, resolve
 from pipeline.progress import Progress, StageProgress
 from pipeline.run import places
 from pipeline.verify_vectors import compare, sample
+from pipeline.whole_files import write_json, write_text
 from pipeline.workers.cluster import connected
 from pipeline.workers.encode import at, encode_on_cluster, encoder_loader
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import read_json, write_json, write_text
 from pipeline.results import to_json
+from pipeline.whole_files import read_json, write_json, write_text
 
 REPORT = "report.html"
 METRICS = "metrics.json"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeline.artifacts import write_text
+from pipeline.whole_files import write_text
 
 HEAD = "# Results\n\nEvery section is made by the command that it names.\n"
 

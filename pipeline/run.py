@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import report
-from pipeline.artifacts import RunStore, sweep
+from pipeline.artifacts import RunStore
 from pipeline.config import RunConfig
 from pipeline.locks import exclusive_lock
 from pipeline.paths import data_root, project_root, resolve
@@ -27,6 +27,7 @@ from pipeline.storage.stores import open_store
 from pipeline.tracked_run import tell_results, tracked_run
 from pipeline.tracking.registry import wanted
 from pipeline.tracking.tracking import Tracking
+from pipeline.whole_files import sweep
 from pipeline.workers.cluster import connected
 
 _LOCK = ".lock"

@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import read_json
 from pipeline.corpus import Corpus
 from pipeline.examples import load_examples, show
 from pipeline.neighbours import NEIGHBOURS
@@ -20,6 +19,7 @@ from pipeline.report_order import domain_order, shown_model
 from pipeline.snapshots import read_encoder
 from pipeline.stages import StageResult
 from pipeline.user_models import CURVE
+from pipeline.whole_files import read_json
 from pipeline.workers.item_llm import ADAPTER_RESULT
 
 _REFUSED_ROWS = 5  # of each domain, in data.json

@@ -14,7 +14,6 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.artifacts import read_json, write_json
 from pipeline.config import RunConfig
 from pipeline.estimates import COMPARED_BY
 from pipeline.locks import exclusive_lock
@@ -22,6 +21,7 @@ from pipeline.progress import Progress
 from pipeline.run import RunOutcome, execute
 from pipeline.study_base import CellBase, StudyBase
 from pipeline.transfer import of_seed
+from pipeline.whole_files import read_json, write_json
 
 _VALIDATION = "validation_ndcg@10"
 

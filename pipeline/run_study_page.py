@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import write_text
 from pipeline.model_names import label
 from pipeline.results_page import markdown_table, put_section
 from pipeline.run_study import RunCellResult, RunFigures, RunStudyConfig
 from pipeline.svg import svg_document
+from pipeline.whole_files import write_text
 
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "runs", "font.size": 9}
 _COLOURS = ("#00565b", "#b3261e", "#8a4b08", "#4a3f8f", "#5b5b5b")

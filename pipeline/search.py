@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import RunStore, read_json, write_json, write_text
+from pipeline.artifacts import RunStore
 from pipeline.config import RunConfig
 from pipeline.locks import exclusive_lock
 from pipeline.paths import data_root, project_root, resolve
@@ -25,6 +25,7 @@ from pipeline.search_results import best_trial, best_yaml, search_results, trial
 from pipeline.search_space import TrialPlan, plan_trials, search_domains
 from pipeline.stages import Runner, Stage, StageContext, in_order
 from pipeline.storage.site import SharedSite
+from pipeline.whole_files import read_json, write_json, write_text
 from pipeline.workers.cluster import ComputeConfig, connected
 from pipeline.workers.search import SearchOnCluster, check_one_node, run_search
 from pipeline.workers.user_model import task_folders

@@ -19,12 +19,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.artifacts import read_json, write_json
 from pipeline.search_space import TrialPlan
 from pipeline.task_data import TaskData
 from pipeline.tracking.records import Figures
 from pipeline.user_model_task import TaskFolders, UserModelTask
 from pipeline.user_models import train_user_model
+from pipeline.whole_files import read_json, write_json
 from user_model import Workers
 
 METRIC = "ndcg@10"

@@ -7,8 +7,8 @@ from typing import Any
 
 from item_llm import Snapshot
 from item_llm.text_keys import keys_of, order_of
-from pipeline.artifacts import read_json, write_json
 from pipeline.corpus import Corpus
+from pipeline.whole_files import read_json, write_json
 
 _ENCODER = "encoder.json"
 _VECTORS = "vectors"

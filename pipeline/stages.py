@@ -18,18 +18,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.artifacts import (
-    SCRATCH,
-    Artifact,
-    DamagedArtifactError,
-    RunStore,
-    clear_but_scratch,
-    content_hash,
-)
+from pipeline.artifacts import SCRATCH, Artifact, DamagedArtifactError, RunStore, clear_but_scratch
 from pipeline.progress import Progress, StageProgress
 from pipeline.storage.disk import telling_of_the_disk
 from pipeline.storage.site import SharedSite, Site, StageFolders
 from pipeline.tracking.records import Figures
+from pipeline.whole_files import content_hash
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import content_hash, read_json, write_text
 from pipeline.config import RunConfig
 from pipeline.corpus import Corpus, build_corpus
 from pipeline.domains import build_domain
@@ -33,6 +32,7 @@ from pipeline.task_data import TaskData
 from pipeline.tracking.records import Figures
 from pipeline.user_model_task import TaskFolders, UserModelTask
 from pipeline.user_models import CURVE, WEIGHTS, rank_with_user_model, train_user_model
+from pipeline.whole_files import content_hash, read_json, write_text
 from user_model import Workers
 from user_model.config_keys import key_fields
 

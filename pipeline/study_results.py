@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.artifacts import read_json, write_json
 from pipeline.results_page import markdown_table
+from pipeline.whole_files import read_json, write_json
 
 
 class SeedResult(BaseModel):

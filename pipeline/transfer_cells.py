@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.artifacts import write_json
 from pipeline.config import RunConfig
 from pipeline.metrics import from_ranks
 from pipeline.ranks_file import load_ranks
 from pipeline.results import rounded
 from pipeline.stages import StageResult
 from pipeline.transfer import of_seed
+from pipeline.whole_files import write_json
 
 
 @dataclass(frozen=True)

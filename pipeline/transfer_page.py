@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import write_text
 from pipeline.estimates import COMPARED_BY
 from pipeline.model_names import JOINT, SINGLE, label
 from pipeline.progress import clock
@@ -15,6 +14,7 @@ from pipeline.report_copy import copies
 from pipeline.report_order import by_size
 from pipeline.results import to_json
 from pipeline.results_page import markdown_table, put_section
+from pipeline.whole_files import write_text
 
 _GROUPS = ("item", "taken", "history", "person", "tie")
 _SHOWN = ("popularity", "item_knn", "sasrec", "hydra_ids", SINGLE, JOINT)  # of the buckets

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import write_json
 from pipeline.examples import save_examples
 from pipeline.histories import TrainingHistories, training_histories
 from pipeline.leaks import check_no_leak
@@ -15,6 +14,7 @@ from pipeline.ranks_file import save_ranks
 from pipeline.task_data import TaskData
 from pipeline.tracking.records import Figures
 from pipeline.validation import Validation
+from pipeline.whole_files import write_json
 from user_model import EpochRecord, Recommender, TrainingResult, Workers, train
 from user_model.checkpoint import load_weights, save_weights
 

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from item_llm.folders import MANIFEST, write_manifest
-from pipeline.artifacts import read_json, write_json
 from pipeline.recommender.histories import Part, UserHistories, open_histories
 from pipeline.recommender.recommender import Recommender
+from pipeline.whole_files import read_json, write_json
 
 REQUEST = "request.json"
 _KIND = "recommendations"

@@ -28,9 +28,9 @@ from safetensors import SafetensorError, safe_open
 
 from item_llm import EncoderConfig
 from item_llm.folders import MANIFEST, read_manifest, sha256_of_json
-from pipeline.artifacts import read_json
 from pipeline.storage.bucket import is_remote
 from pipeline.storage.shared_folder import fetch_folder
+from pipeline.whole_files import read_json
 from user_model import Hydra, HydraConfig
 from user_model.checkpoint import load_state
 from user_model.compiled_step import CompiledStep, cannot_compile

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.artifacts import file_sha256
 from pipeline.corpus import Corpus
 from pipeline.row_keys import user_ids
+from pipeline.whole_files import file_sha256
 
 _USER, _ITEMS, _TIMES = "user_id", "item_ids", "times"
 

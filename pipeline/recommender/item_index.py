@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from item_llm.folders import publish, staged
-from pipeline.artifacts import read_json, write_json
 from pipeline.command_line import finished, job_parser
 from pipeline.paths import project_root, resolve_place
 from pipeline.recommender.catalogue import Catalogue
 from pipeline.recommender.top_items import TopItems, top_items
+from pipeline.whole_files import read_json, write_json
 
 if TYPE_CHECKING:
     from pipeline.recommender.recommender import Recommender

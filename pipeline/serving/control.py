@@ -13,10 +13,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.artifacts import write_json
 from pipeline.recommender.bundle import Bundle
 from pipeline.serving.desk import Report
 from pipeline.serving.live import Wanted
+from pipeline.whole_files import write_json
 
 _WANTED, _STATUS = "wanted.json", "status.json"
 _PAUSE = 0.2  # seconds between two looks

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import content_hash, file_sha256
 from pipeline.sources.options import SourceOptions, existing_file
 from pipeline.sources.tables import RawTables
+from pipeline.whole_files import content_hash, file_sha256
 
 
 @dataclass(frozen=True)

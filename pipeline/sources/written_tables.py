@@ -9,9 +9,9 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.artifacts import flush
 from pipeline.sources.tables import Part, RawTables
 from pipeline.spill import gathered
+from pipeline.whole_files import flush
 
 INTERACTIONS, ITEMS = "interactions.parquet", "items.parquet"
 _GROUP_BYTES = 16 << 20  # of a row group, about; our choice [D]

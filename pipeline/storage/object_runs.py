@@ -22,15 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.artifacts import (
-    MANIFEST,
-    Artifact,
-    DamagedArtifactError,
-    RunStore,
-    read_json,
-    write_json,
-    write_text,
-)
+from pipeline.artifacts import MANIFEST, Artifact, DamagedArtifactError, RunStore
 from pipeline.locks import exclusive_lock
 from pipeline.storage.begun import BEGUN, Begun
 from pipeline.storage.bucket import Bucket
@@ -46,6 +38,7 @@ from pipeline.storage.copies import (
 )
 from pipeline.storage.lease import leased
 from pipeline.storage.object_site import ObjectSite
+from pipeline.whole_files import read_json, write_json, write_text
 
 log = logging.getLogger(__name__)
 

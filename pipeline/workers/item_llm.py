@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from item_llm import ItemLLMConfig, ItemPairs
-from pipeline.artifacts import write_json
 from pipeline.corpus import Corpus
 from pipeline.finetuning_curve import FinetuningCurve
 from pipeline.history_model import HistoryModel
@@ -18,6 +17,7 @@ from pipeline.splits import SplitConfig, assign_roles
 from pipeline.stages import StageContext
 from pipeline.storage.site import StageFolders
 from pipeline.tracking.records import Figures
+from pipeline.whole_files import write_json
 from pipeline.workers.cluster import ComputeConfig
 from pipeline.workers.launch import run_in_group
 from pipeline.workers.progress_board import Reporter

@@ -9,7 +9,7 @@ from benchmarks.quality_chart import chart
 from benchmarks.quality_page import Race, publish, section
 from benchmarks.quality_summary import checks, reached, row, targets
 from benchmarks.quality_table import table
-from pipeline.artifacts import read_json
+from pipeline.whole_files import read_json
 
 
 def record(name, non_embedding, ndcg, seconds_an_epoch, state="schedule ended"):

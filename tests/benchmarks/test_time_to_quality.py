@@ -10,7 +10,7 @@ from benchmarks import time_to_quality
 from benchmarks.quality_cells import Cell
 from benchmarks.quality_data import RaceData, RivalData, find_data
 from benchmarks.quality_rivals import DEFAULT_RIVALS, Rival
-from pipeline.artifacts import read_json, write_json
+from pipeline.whole_files import read_json, write_json
 
 MODELS = ("sasrec_bce:dim=8,epochs=3", "sasrec_ss:dim=8,epochs=3", "hydra:dim=8,epochs=3")
 

@@ -16,6 +16,7 @@ READERS = [
     "json",
     "pipeline.sources",
     "pipeline.artifacts",
+    "pipeline.whole_files",
     "item_llm.folders",
     "user_model.checkpoint",
 ]

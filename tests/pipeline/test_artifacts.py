@@ -3,8 +3,9 @@ import multiprocessing
 
 import pytest
 
-from pipeline.artifacts import DamagedArtifactError, RunStore, content_hash, file_sha256
+from pipeline.artifacts import DamagedArtifactError, RunStore
 from pipeline.locks import BusyError, exclusive_lock
+from pipeline.whole_files import content_hash, file_sha256
 
 KEY = "ab" * 32
 

@@ -6,7 +6,6 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from pipeline.artifacts import read_json
 from pipeline.choice import CHOICE, Tried, best_of
 from pipeline.config import RunConfig
 from pipeline.plan import make_plan
@@ -14,6 +13,7 @@ from pipeline.plan_text import plan_text
 from pipeline.progress import Progress
 from pipeline.run import execute
 from pipeline.user_models import CURVE, WEIGHTS
+from pipeline.whole_files import read_json
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 SHOP = {"format": "simulated", "population": 200, "items": 40, "mean_history": 6}

@@ -82,8 +82,8 @@ def test_the_untuned_vectors_are_the_encoders_whether_kept_or_not(
 ):
     from item_llm import EncoderConfig, ItemEncoder
     from item_llm.cache import EmbeddingCache
-    from pipeline.artifacts import read_json
     from pipeline.snapshots import write_encoder
+    from pipeline.whole_files import read_json
 
     corpus = with_texts(
         {"books": [f"{word} kettle" for word in ["tin", "iron", "glass", "wood", "clay"]]}

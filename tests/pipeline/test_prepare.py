@@ -5,12 +5,12 @@ import io
 import pytest
 from rich.console import Console
 
-from pipeline.artifacts import read_json
 from pipeline.config import RunConfig
 from pipeline.corpus import Corpus
 from pipeline.prepare import make_corpus
 from pipeline.progress import Progress, StageProgress
 from pipeline.stages import StageContext
+from pipeline.whole_files import read_json
 
 
 class Heard(StageProgress):

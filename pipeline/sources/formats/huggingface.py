@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.artifacts import content_hash, file_sha256
 from pipeline.paths import resolve
 from pipeline.sources.column_map import ColumnMap
 from pipeline.sources.format import Format, Guess, Sight
@@ -28,6 +27,7 @@ from pipeline.sources.mapped_tables import Candidate, guessed_tables, mapped_tab
 from pipeline.sources.options import MinRating, SourceOptions
 from pipeline.sources.pieces import Piece
 from pipeline.sources.tables import RawTables
+from pipeline.whole_files import content_hash, file_sha256
 
 
 class DatasetTable(BaseModel):

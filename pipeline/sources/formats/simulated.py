@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.artifacts import content_hash
 from pipeline.sources.format import Format
 from pipeline.sources.simulated import GENERATOR_VERSION, SimulatedConfig, read_simulated
 from pipeline.sources.tables import RawTables
+from pipeline.whole_files import content_hash
 
 
 def _read(config: SimulatedConfig, data_root: Path) -> RawTables:
