@@ -9,22 +9,26 @@ import re
 import signal
 import subprocess
 import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from tests.jobs.test_interrupt import Interruptible
+from tests.pipeline.faults.fatal_touch import COMMIT
 
 pytestmark = [
     *(pytest.mark.ray, pytest.mark.faults, pytest.mark.slow),
     pytest.mark.timeout(2400),
 ]
-# Stages that a run of two workers is killed in, and where: at a step, or once it is begun.
+# Where a run of two workers is killed: once a stage has logged so many steps, at the first touch of
+# its files (0), or at the touch by which its output would take its place.
 POINTS = (
     *(("corpus", 0), ("item_llm", 1), ("item_llm", 5), ("vectors", 0)),
-    *(("train.sasrec.books", 1), ("rank.sasrec", 0), ("train.hydra_single.books", 1)),
-    *(("train.hydra_single.garden", 1), ("rank.hydra_single", 0), ("train.hydra_joint", 1)),
-    *(("rank.hydra_joint", 0), ("metrics", 0)),
+    *(("train.sasrec.books", COMMIT), ("rank.sasrec.books", 0)),
+    *(("train.hydra_single.books", COMMIT), ("rank.hydra_single.books", 0)),
+    *(("train.hydra_single.garden", COMMIT), ("rank.hydra_single.garden", 0)),
+    *(("train.hydra_joint", 1), ("metrics", 0)),
 )
 DONE = re.compile(r"^ *\[\d+/\d+\] (\S+): (ran|resumed)", re.MULTILINE)
 
@@ -38,19 +42,19 @@ class Killable(Interruptible):
         self.said = ""
 
     def reached(self, stage, step, known):
-        """Whether a stage is begun, or has logged a step since so many lines."""
-        if not step:
-            return any(path.name.startswith(stage) for path in (self.store / ".work").glob("*"))
+        """Whether a stage has logged a step since so many lines."""
         return any(
             record["stage"].startswith(stage) and (record["step"] or 0) >= step
             for record in self.lines()[known:]
             if record["event"] == "log"
         )
 
-    def kill_at(self, stage, step):
+    def kill_at(self, stage, at):
         """SIGKILL of the driver alone; whether it came there before its end."""
-        known, process = len(self.lines()), self.start()
-        while process.poll() is None and not self.reached(stage, step, known):
+        known, steps = len(self.lines()), at not in (0, COMMIT)
+        with nullcontext() if steps else self.dying_at(stage, at):
+            process = self.start()
+        while process.poll() is None and not (steps and self.reached(stage, at, known)):
             time.sleep(0.02)
         process.kill()
         status = process.wait(30)
@@ -58,17 +62,26 @@ class Killable(Interruptible):
         self.expect_no_worker(process.pid, but="Agent")  # Ray's look for their Ray for a minute
         return status == -signal.SIGKILL
 
+    @contextmanager
+    def dying_at(self, stage, at):
+        """What is started here kills itself at a touch of a stage's files."""
+        alive = self.command
+        told = (str(self.store), str(self.run_dir), stage, str(at))
+        self.command = [alive[0], "-m", "tests.jobs.dying_driver", *told, *alive[2:]]
+        yield
+        self.command = alive
+
 
 def test_a_driver_killed_in_every_stage_ends_with_the_same_figures(workplace, first_run):
     job = Killable(workplace, "killed")
-    kills = sum(job.kill_at(*point) for point in POINTS)
+    for point in POINTS:
+        assert job.kill_at(*point), f"it was over before it came to {point}"
     assert job.start().wait(900) == 0, job.log.read_text()
     job.said += job.log.read_text()
     assert (job.run_dir / "metrics.json").read_bytes() == first_run.metrics
     made = DONE.findall(job.said)
     assert len(made) == len({name for name, _ in made}), "a finished stage was made again"
-    print(f"{kills} kills of the driver; finished stages made again: 0")
-    assert kills >= len(POINTS) - 2, "it was over before it could be killed"
+    print(f"{len(POINTS)} kills of the driver; finished stages made again: 0")
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
