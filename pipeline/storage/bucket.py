@@ -40,6 +40,13 @@ class Content(NamedTuple):
     tag: str
 
 
+class Listed(NamedTuple):
+    """An object in a listing: its bytes, and the tag that it has until it is overwritten."""
+
+    size: int
+    tag: str
+
+
 def is_remote(place: str | Path) -> bool:
     """Whether a place in a config is an address of an object store, not a folder."""
     return "://" in str(place)
@@ -139,12 +146,16 @@ class Bucket:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Key and bytes of each object whose key starts so."""
+        return {key: found.size for key, found in self.listed(prefix).items()}
+
+    def listed(self, prefix: str) -> dict[str, Listed]:
+        """Key, bytes and tag of each object whose key starts so."""
         with self._clear_errors():
             pages = _client().get_paginator("list_objects_v2")
-            start, found = len(self._prefix), {}
+            start, found = len(self._prefix), dict[str, Listed]()
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
                 for entry in page.get("Contents", ()):
-                    found[entry["Key"][start:]] = int(entry["Size"])
+                    found[entry["Key"][start:]] = Listed(int(entry["Size"]), entry["ETag"])
             return found
 
     def copy(self, key: str, to: str) -> None:

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.paths import resolve
 from pipeline.sources.column_map import ColumnMap
 from pipeline.sources.format import Format, Guess, Sight
 from pipeline.sources.hugging_face import (
@@ -24,7 +23,7 @@ from pipeline.sources.hugging_face import (
     saved_tables,
 )
 from pipeline.sources.mapped_tables import Candidate, guessed_tables, mapped_tables
-from pipeline.sources.options import MinRating, SourceOptions
+from pipeline.sources.options import MinRating, SourceOptions, source_path
 from pipeline.sources.pieces import Piece
 from pipeline.sources.tables import RawTables
 from pipeline.whole_files import content_hash, file_sha256
@@ -69,7 +68,7 @@ class DatasetTable(BaseModel):
 
     def folder(self, data_root: Path) -> Path | None:
         """The saved folder, absolute; None: it is the hub's."""
-        return None if self.path is None else resolve(self.path, data_root)
+        return None if self.path is None else source_path(self.path, data_root)
 
     def pieces(self, data_root: Path, columns: Mapping[str, str]) -> Iterator[Piece]:
         """Some of the table's columns, a batch of rows at a time."""

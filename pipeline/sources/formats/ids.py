@@ -11,12 +11,11 @@ from typing import Literal
 import polars as pl
 from pydantic import Field
 
-from pipeline.paths import resolve
 from pipeline.sources.blocks import Block, first_lines, read_blocks
 from pipeline.sources.events import SeenUsers, id_checks, id_list_checks
 from pipeline.sources.format import Format, Guess, Sight
 from pipeline.sources.lines import block_lines
-from pipeline.sources.options import SourceOptions, existing_file
+from pipeline.sources.options import SourceOptions, existing_file, source_path
 from pipeline.sources.pieces import Columns, Piece, Rules, bounded
 from pipeline.sources.tables import Part, RawTables
 
@@ -32,7 +31,7 @@ class IdsConfig(SourceOptions):
 
     def files(self, data_root: Path) -> tuple[Path, ...]:
         """The one file, absolute."""
-        return (resolve(self.path, data_root),)
+        return (source_path(self.path, data_root),)
 
     def describe(self) -> str:
         """The format and the file's name."""

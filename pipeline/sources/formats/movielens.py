@@ -11,11 +11,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.paths import resolve
 from pipeline.sources.delimited import CSV, Layout, delimited_pieces
 from pipeline.sources.events import event_parts, item_parts, rating_column, text_columns
 from pipeline.sources.format import Format, Guess, Sight
-from pipeline.sources.options import MinRating, SourceOptions, existing_file
+from pipeline.sources.options import MinRating, SourceOptions, existing_file, source_path
 from pipeline.sources.tables import RawTables
 
 Kind = Literal["dat", "csv"]
@@ -39,7 +38,7 @@ class MovieLensConfig(SourceOptions):
 
     def files(self, data_root: Path) -> tuple[Path, ...]:
         """The ratings and the movies, absolute."""
-        folder = resolve(self.path, data_root)
+        folder = source_path(self.path, data_root)
         return folder / f"ratings.{self.files_are}", folder / f"movies.{self.files_are}"
 
     def describe(self) -> str:

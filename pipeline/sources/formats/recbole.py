@@ -7,17 +7,17 @@ The header gives each column's name and type, as in `user_id:token`, `timestamp:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from os.path import splitext
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from pipeline.paths import resolve
 from pipeline.sources.blocks import first_lines
 from pipeline.sources.delimited import TSV, delimited_pieces
 from pipeline.sources.events import event_parts, item_parts, rating_column, text_columns
 from pipeline.sources.format import Format, Guess, Sight
-from pipeline.sources.options import MinRating, SourceOptions, existing_file
+from pipeline.sources.options import MinRating, SourceOptions, existing_file, source_path
 from pipeline.sources.tables import Part, RawTables
 from pipeline.sources.times import TimeUnit
 
@@ -43,8 +43,8 @@ class RecBoleConfig(SourceOptions):
 
     def files(self, data_root: Path) -> tuple[Path, ...]:
         """NAME.inter and, if it is there, NAME.item, absolute."""
-        events = resolve(self.path, data_root)
-        items = events.with_suffix(".item")
+        events = source_path(self.path, data_root)
+        items = source_path(f"{splitext(self.path)[0]}.item", data_root)
         return (events, items) if items.is_file() else (events,)
 
     def describe(self) -> str:
