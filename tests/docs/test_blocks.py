@@ -51,7 +51,7 @@ def test_yaml_loads_as_what_it_is(block: Block, tmp_path):
 
 
 # Run by tests/pipeline/sources, in its place, and by tests/pipeline/recommender, with a bundle.
-ELSEWHERE = ("CONTRIBUTING.md", "docs/serving.md")
+ELSEWHERE = ("CONTRIBUTING.md", "README.md", "docs/serving.md")
 
 
 @pytest.mark.parametrize("block", [b for b in PYTHON if b.page not in ELSEWHERE], ids=str)
