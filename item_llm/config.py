@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from item_llm.adapter import LoraConfig
 from item_llm.base_models import STATIC
 from item_llm.finetuning_config import FinetuningConfig
 from item_llm.reading import EncoderConfig
+
+
+def _text_of_path(value: object) -> object:
+    """A path as the text that it stands for; an address is no path."""
+    return str(value) if isinstance(value, Path) else value
 
 
 class ItemLLMConfig(BaseModel):
@@ -28,8 +34,9 @@ class ItemLLMConfig(BaseModel):
     lora: LoraConfig | None = Field(
         default_factory=LoraConfig, description="Low-rank adapter to train; null: frozen encoder."
     )
-    adapter: Path | None = Field(
-        default=None, description="Folder of a finished adapter: load it and train none."
+    adapter: Annotated[str, BeforeValidator(_text_of_path)] | None = Field(
+        default=None,
+        description="Folder of a finished adapter, or its s3:// address: load it and train none.",
     )
     finetuning: FinetuningConfig = Field(
         default_factory=FinetuningConfig, description="How the adapter is trained."
@@ -50,7 +57,7 @@ class ItemLLMConfig(BaseModel):
     def _adapter_needs_lora(self) -> ItemLLMConfig:
         if self.adapter is not None and self.lora is None:
             raise ValueError(
-                f"adapter is {str(self.adapter)!r} but lora is null (a frozen encoder): "
+                f"adapter is {self.adapter!r} but lora is null (a frozen encoder): "
                 "remove `adapter` to encode with the base model, or `lora: null` to use the adapter"
             )
         return self

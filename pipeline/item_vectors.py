@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.prepare import CORPUS
 from pipeline.snapshots import write_encoder
 from pipeline.stages import StageContext
 from pipeline.storage.bucket import is_remote
+from pipeline.storage.local_copy import local_copy, on_this_machine
 from pipeline.storage.site import Site
 from pipeline.workers.cluster import ComputeConfig
 from pipeline.workers.encode import at, encode_on_cluster, encoder_loader
@@ -55,7 +56,7 @@ def encode_corpus(
         How many distinct texts were encoded and how many reused.
     """
     corpus = Corpus.open(context.inputs["corpus"] / CORPUS)
-    adapter, on_workers = pinned_adapter(config), None
+    adapter, on_workers = pinned_adapter(config), adapter_on_workers(config)
     if "item_llm" in context.inputs:
         adapter = context.inputs["item_llm"] / ADAPTER
         on_workers = functools.partial(_tuned_adapter, context.on_workers)
@@ -64,7 +65,7 @@ def encode_corpus(
     texts = list(dict.fromkeys(corpus.texts))
     missing = cache.missing(texts)
     context.progress.note(f"{len(missing):,} texts to encode, {len(cache):,} in the cache")
-    load = encoder_loader(config.encoder, on_workers or at(adapter), fingerprint)
+    load = encoder_loader(config.encoder, on_workers, fingerprint)
     batches = encode_on_cluster(missing, load, compute, context.progress)
     encoded = cache.commit(in_blocks(_none_refused(batches)))
     cache.compact()
@@ -118,8 +119,18 @@ def _base_sha256(base: str) -> str:
 
 
 def pinned_adapter(config: ItemLLMConfig) -> Path | None:
-    """Folder of the adapter that the config pins, or None; a relative one is the project's."""
-    return None if config.adapter is None else resolve(config.adapter, project_root())
+    """Folder of the adapter that the config pins, or None; a relative one is the project's.
+
+    Of one in an object store it is this machine's copy.
+    """
+    return None if config.adapter is None else on_this_machine(config.adapter, project_root())
+
+
+def adapter_on_workers(config: ItemLLMConfig) -> Callable[[], Path | None]:
+    """Where the pinned adapter is on the machine that calls: a folder that all see, or its copy."""
+    if config.adapter is not None and is_remote(config.adapter):
+        return functools.partial(local_copy, config.adapter)
+    return at(pinned_adapter(config))
 
 
 def pinned_adapter_sha256(config: ItemLLMConfig) -> str | None:

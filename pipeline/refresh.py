@@ -22,7 +22,7 @@ from item_llm.reading import describe_encoder
 from item_llm.refresh import CatalogueRefresh, Encoded, Refreshed, RefreshPlan
 from pipeline.config import RunConfig
 from pipeline.item_tables import read_catalogue
-from pipeline.item_vectors import cache_place, pinned_adapter
+from pipeline.item_vectors import adapter_on_workers, cache_place, pinned_adapter
 from pipeline.locks import exclusive_lock
 from pipeline.paths import data_root, project_root, resolve
 from pipeline.progress import Progress, StageProgress
@@ -30,7 +30,7 @@ from pipeline.run import places
 from pipeline.verify_vectors import compare, sample
 from pipeline.whole_files import write_json, write_text
 from pipeline.workers.cluster import connected
-from pipeline.workers.encode import at, encode_on_cluster, encoder_loader
+from pipeline.workers.encode import encode_on_cluster, encoder_loader
 
 REFRESH = "refresh.json"
 QUARANTINE = "quarantine"
@@ -182,7 +182,7 @@ def _encoded(
     config: RunConfig, texts: list[str], fingerprint: str, stage: StageProgress
 ) -> Iterator[Encoded]:
     llm = config.item_llm
-    load = encoder_loader(llm.encoder, at(pinned_adapter(llm)), fingerprint)
+    load = encoder_loader(llm.encoder, adapter_on_workers(llm), fingerprint)
     return encode_on_cluster(texts, load, config.compute, stage)
 
 

@@ -8,9 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipeline.paths import resolve
-from pipeline.storage.bucket import is_remote
-from pipeline.storage.source_copy import local_copy
+from pipeline.storage.local_copy import on_this_machine
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -68,18 +66,7 @@ class SourceOptions(BaseModel):
 
 def given_paths(data_root: Path, *names: str | None) -> tuple[Path, ...]:
     """Absolute paths of those that are given; relative ones start from the data root."""
-    return tuple(source_path(name, data_root) for name in names if name is not None)
-
-
-def source_path(name: str, data_root: Path) -> Path:
-    """Where a source's file or folder is on this machine, there or not.
-
-    Of one in an object store (s3://...) it is this machine's copy, brought up to date.
-
-    Raises:
-        StorageError: the store cannot be used.
-    """
-    return local_copy(name) if is_remote(name) else resolve(name, data_root)
+    return tuple(on_this_machine(name, data_root) for name in names if name is not None)
 
 
 def existing_file(path: Path, needed_for: str) -> Path:

@@ -23,9 +23,10 @@ from pipeline.sources.hugging_face import (
     saved_tables,
 )
 from pipeline.sources.mapped_tables import Candidate, guessed_tables, mapped_tables
-from pipeline.sources.options import MinRating, SourceOptions, source_path
+from pipeline.sources.options import MinRating, SourceOptions
 from pipeline.sources.pieces import Piece
 from pipeline.sources.tables import RawTables
+from pipeline.storage.local_copy import on_this_machine
 from pipeline.whole_files import content_hash, file_sha256
 
 
@@ -68,7 +69,7 @@ class DatasetTable(BaseModel):
 
     def folder(self, data_root: Path) -> Path | None:
         """The saved folder, absolute; None: it is the hub's."""
-        return None if self.path is None else source_path(self.path, data_root)
+        return None if self.path is None else on_this_machine(self.path, data_root)
 
     def pieces(self, data_root: Path, columns: Mapping[str, str]) -> Iterator[Piece]:
         """Some of the table's columns, a batch of rows at a time."""

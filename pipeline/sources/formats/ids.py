@@ -15,9 +15,10 @@ from pipeline.sources.blocks import Block, first_lines, read_blocks
 from pipeline.sources.events import SeenUsers, id_checks, id_list_checks
 from pipeline.sources.format import Format, Guess, Sight
 from pipeline.sources.lines import block_lines
-from pipeline.sources.options import SourceOptions, existing_file, source_path
+from pipeline.sources.options import SourceOptions, existing_file
 from pipeline.sources.pieces import Columns, Piece, Rules, bounded
 from pipeline.sources.tables import Part, RawTables
+from pipeline.storage.local_copy import on_this_machine
 
 
 class IdsConfig(SourceOptions):
@@ -31,7 +32,7 @@ class IdsConfig(SourceOptions):
 
     def files(self, data_root: Path) -> tuple[Path, ...]:
         """The one file, absolute."""
-        return (source_path(self.path, data_root),)
+        return (on_this_machine(self.path, data_root),)
 
     def describe(self) -> str:
         """The format and the file's name."""

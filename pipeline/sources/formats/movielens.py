@@ -14,8 +14,9 @@ from pydantic import Field
 from pipeline.sources.delimited import CSV, Layout, delimited_pieces
 from pipeline.sources.events import event_parts, item_parts, rating_column, text_columns
 from pipeline.sources.format import Format, Guess, Sight
-from pipeline.sources.options import MinRating, SourceOptions, existing_file, source_path
+from pipeline.sources.options import MinRating, SourceOptions, existing_file
 from pipeline.sources.tables import RawTables
+from pipeline.storage.local_copy import on_this_machine
 
 Kind = Literal["dat", "csv"]
 
@@ -38,7 +39,7 @@ class MovieLensConfig(SourceOptions):
 
     def files(self, data_root: Path) -> tuple[Path, ...]:
         """The ratings and the movies, absolute."""
-        folder = source_path(self.path, data_root)
+        folder = on_this_machine(self.path, data_root)
         return folder / f"ratings.{self.files_are}", folder / f"movies.{self.files_are}"
 
     def describe(self) -> str:

@@ -17,9 +17,10 @@ from pipeline.sources.blocks import first_lines
 from pipeline.sources.delimited import TSV, delimited_pieces
 from pipeline.sources.events import event_parts, item_parts, rating_column, text_columns
 from pipeline.sources.format import Format, Guess, Sight
-from pipeline.sources.options import MinRating, SourceOptions, existing_file, source_path
+from pipeline.sources.options import MinRating, SourceOptions, existing_file
 from pipeline.sources.tables import Part, RawTables
 from pipeline.sources.times import TimeUnit
+from pipeline.storage.local_copy import on_this_machine
 
 
 class RecBoleConfig(SourceOptions):
@@ -43,8 +44,8 @@ class RecBoleConfig(SourceOptions):
 
     def files(self, data_root: Path) -> tuple[Path, ...]:
         """NAME.inter and, if it is there, NAME.item, absolute."""
-        events = source_path(self.path, data_root)
-        items = source_path(f"{splitext(self.path)[0]}.item", data_root)
+        events = on_this_machine(self.path, data_root)
+        items = on_this_machine(f"{splitext(self.path)[0]}.item", data_root)
         return (events, items) if items.is_file() else (events,)
 
     def describe(self) -> str:

@@ -20,9 +20,10 @@ from pipeline.sources.blocks import read_blocks
 from pipeline.sources.delimited import Layout, delimited_pieces
 from pipeline.sources.events import SeenUsers, id_checks, id_list_checks, item_parts
 from pipeline.sources.format import Format, Guess, Sight
-from pipeline.sources.options import SourceOptions, existing_file, source_path
+from pipeline.sources.options import SourceOptions, existing_file
 from pipeline.sources.pieces import Rules, bounded
 from pipeline.sources.tables import EARLIEST, LATEST, Order, Part, RawTables
+from pipeline.storage.local_copy import on_this_machine
 
 TextField = Literal["title", "description"]
 
@@ -46,7 +47,7 @@ class SequencesConfig(SourceOptions):
 
     def files(self, data_root: Path) -> tuple[Path, ...]:
         """sequences.tsv.gz and items.tsv.gz, absolute."""
-        folder = source_path(self.path, data_root)
+        folder = on_this_machine(self.path, data_root)
         return folder / "sequences.tsv.gz", folder / "items.tsv.gz"
 
     def describe(self) -> str:

@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from item_llm import ItemLLMConfig
+from item_llm.adapter import read_adapter_sha256
 from pipeline import Recommender
 from pipeline.export import export, main
+from pipeline.item_vectors import adapter_on_workers, pinned_adapter_sha256
 from pipeline.recommender.bundle import Bundle
 from pipeline.storage.bucket import Bucket
 from pipeline.storage.mirror import mirror_of
@@ -21,6 +24,30 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def address(bucket):
     return f"{bucket}/bundles/shop"
+
+
+def upload(folder, address):
+    for path in folder.rglob("*"):
+        if path.is_file():
+            Bucket(address).write(path.relative_to(folder).as_posix(), path.read_bytes())
+
+
+def test_a_pinned_adapter_is_read_from_an_address_on_every_machine(
+    run, bundle, bucket, tmp_path, monkeypatch
+):
+    upload(bundle / "adapter", f"{bucket}/adapters/shop")
+    config = run.config.item_llm
+    here = config.model_copy(update={"adapter": str(bundle / "adapter")})
+    there = ItemLLMConfig.model_validate(
+        config.model_dump() | {"adapter": f"{bucket}/adapters/shop"}
+    )
+    assert pinned_adapter_sha256(there) == pinned_adapter_sha256(here)
+    assert adapter_on_workers(here)() == bundle / "adapter"
+    of_a_worker = adapter_on_workers(there)
+    monkeypatch.setenv("HYDRAREC_CACHE", str(tmp_path / "another machine"))
+    copy = of_a_worker()
+    assert copy.is_relative_to(tmp_path / "another machine")
+    assert read_adapter_sha256(copy) == pinned_adapter_sha256(here)
 
 
 def objects(address):

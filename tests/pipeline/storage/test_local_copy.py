@@ -11,7 +11,7 @@ from pipeline.prepare import CORPUS
 from pipeline.progress import Progress
 from pipeline.run import prepared
 from pipeline.storage.bucket import Bucket
-from pipeline.storage.source_copy import local_copy
+from pipeline.storage.local_copy import local_copy
 
 EVENTS = [(f"u{n % 7}", f"i{n % 5}", 1_400_000_000 + n) for n in range(60)]
 

@@ -1,4 +1,4 @@
-"""A source that lies in an object store, and the copy of it that this machine reads.
+"""What others put into an object store, and the copy of it that this machine reads.
 
     MIRROR/NAME...        the objects whose keys begin with the address, under the rest of them
     MIRROR/.listing.json  the tag that each had when it was fetched
@@ -11,11 +11,25 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
-from pipeline.storage.bucket import Bucket
+from pipeline.paths import resolve
+from pipeline.storage.bucket import Bucket, is_remote
 from pipeline.storage.mirror import mirror_of
 from pipeline.whole_files import read_json, write_json
 
 _LISTING = ".listing.json"
+
+
+def on_this_machine(place: str, against: Path) -> Path:
+    """Where a file or folder is on this machine, there or not: of an address, its copy.
+
+    Args:
+        place: a path, or s3://BUCKET/FOLDER/NAME.
+        against: the folder that a relative path starts from.
+
+    Raises:
+        StorageError: the store cannot be used.
+    """
+    return local_copy(place) if is_remote(place) else resolve(place, against)
 
 
 def local_copy(address: str) -> Path:
