@@ -6,11 +6,10 @@
 
 growth   simulated shops, ten interactions a person and twenty an item. One process writes the
          shop's tables as Parquet files, a fresh one prepares them: from the files to the corpus on
-         disk. The peak of resident memory of both is held to 2 GB at the largest size, and the
-         slope of the log of CPU time, which other programs disturb least, over the log of the
-         size to 1.1 (from the smallest; --size alone: from 1M). First a small shop must come out
-         equal from the files, from the simulation itself, in one part, in many, and from the
-         specification in memory.
+         disk. The peak of resident memory of both is held to 2 GB at the largest size, and the CPU
+         time for an interaction, which other programs disturb least, to 1.2 times that of the
+         smallest (--size alone: of 1M). First a small shop must come out equal from the files, from
+         the simulation itself, in one part, in many, and from the specification in memory.
          --folder keeps the tables and uses those that are there; work and corpus lie there too.
 recbole  MovieLens-1M as RecBole's atomic files, loaded by RecBole (`create_dataset`: read, k-core,
          ids numbered) and prepared by us (that, and sorted, checked and written to disk), in turn.

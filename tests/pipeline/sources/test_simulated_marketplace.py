@@ -250,5 +250,5 @@ def test_ten_million_interactions_are_made_in_bounded_memory():
     assert more_rows > 9_000_000
     assert seconds / rows < 30 / 1e6
     assert more_seconds / more_rows < 30 / 1e6
-    assert more_peak < 150e6
+    assert more_peak < 100e6
     assert more_peak < peak + 50e6
