@@ -16,7 +16,7 @@ from item_llm.refresh import Encoded, in_blocks
 from item_llm.snapshot import SnapshotType
 from pipeline.config import RunConfig
 from pipeline.corpus import Corpus
-from pipeline.paths import project_root, resolve
+from pipeline.paths import project_root, resolve_place
 from pipeline.prepare import CORPUS
 from pipeline.snapshots import write_encoder
 from pipeline.stages import StageContext
@@ -101,7 +101,7 @@ def cache_place(given: str | None, store: str | Path) -> str:
     """
     if given is None:
         return f"{store}/vectors"
-    return given if is_remote(given) else str(resolve(given, project_root()))
+    return str(resolve_place(given, project_root()))
 
 
 def base_sha256(config: ItemLLMConfig) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from item_llm.folders import MANIFEST, read_manifest, staged
 from pipeline.storage.bucket import Bucket
-from pipeline.storage.copies import Files, Tell, get_files, object_keys, put_files, silent
+from pipeline.storage.copies import Files, get_files, object_keys, put_files, silent
 from pipeline.storage.mirror import mirror_of
 
 _FILES = "files"
@@ -26,9 +26,7 @@ def check_free(address: str) -> None:
         raise ValueError(f"{address}: holds a finished folder; give another address, or --replace")
 
 
-def put_folder(
-    folder: Path, address: str, kind: str, *, replace: bool, tell: Tell = silent
-) -> None:
+def put_folder(folder: Path, address: str, kind: str, *, replace: bool) -> None:
     """Upload a finished folder.
 
     Args:
@@ -36,7 +34,6 @@ def put_folder(
         address: s3://BUCKET/PREFIX.
         kind: what the manifest says that it holds.
         replace: let an older one make way.
-        tell: told of what is moved.
 
     Raises:
         ValueError: one is there already, or another writer was faster.
@@ -49,7 +46,7 @@ def put_folder(
         name: {"bytes": (folder / name).stat().st_size, "sha256": sha256}
         for name, sha256 in hashes.items()
     }
-    put_files(bucket, _FILES, folder, files, tell)
+    put_files(bucket, _FILES, folder, files, silent)
     content, tag = (folder / MANIFEST).read_bytes(), before.tag if before else None
     if bucket.write(MANIFEST, content, if_absent=before is None, if_tag=tag) is None:
         raise ValueError(
@@ -58,7 +55,7 @@ def put_folder(
         )
 
 
-def fetch_folder(address: str, kind: str, tell: Tell = silent) -> Path:
+def fetch_folder(address: str, kind: str) -> Path:
     """Bring this machine's copy of a folder up to date.
 
     Each state of the address has a copy of its own, and one that is there is only compared with its
@@ -67,7 +64,6 @@ def fetch_folder(address: str, kind: str, tell: Tell = silent) -> Path:
     Args:
         address: s3://BUCKET/PREFIX.
         kind: what the manifest is to say that it holds.
-        tell: told of what is moved.
 
     Returns:
         The copy, below `mirror_of`.
@@ -84,7 +80,7 @@ def fetch_folder(address: str, kind: str, tell: Tell = silent) -> Path:
     with staged(copy) as aside:
         (aside / MANIFEST).write_bytes(manifest.data)
         hashes = _hashes(address, aside, kind)
-        get_files(bucket, _FILES, copy, _with_sizes(bucket, hashes), tell)
+        get_files(bucket, _FILES, copy, _with_sizes(bucket, hashes), silent)
         os.replace(aside / MANIFEST, copy / MANIFEST)
     return copy
 

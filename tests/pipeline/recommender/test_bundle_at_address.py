@@ -13,6 +13,7 @@ from pipeline.item_vectors import adapter_on_workers, pinned_adapter_sha256
 from pipeline.recommender.bundle import Bundle
 from pipeline.storage.bucket import Bucket
 from pipeline.storage.mirror import mirror_of
+from pipeline.storage.results_copy import put_results
 
 
 @pytest.fixture(autouse=True)
@@ -26,16 +27,10 @@ def address(bucket):
     return f"{bucket}/bundles/shop"
 
 
-def upload(folder, address):
-    for path in folder.rglob("*"):
-        if path.is_file():
-            Bucket(address).write(path.relative_to(folder).as_posix(), path.read_bytes())
-
-
 def test_a_pinned_adapter_is_read_from_an_address_on_every_machine(
     run, bundle, bucket, tmp_path, monkeypatch
 ):
-    upload(bundle / "adapter", f"{bucket}/adapters/shop")
+    put_results(bundle / "adapter", Bucket(f"{bucket}/adapters/shop"), last="")
     config = run.config.item_llm
     here = config.model_copy(update={"adapter": str(bundle / "adapter")})
     there = ItemLLMConfig.model_validate(

@@ -12,6 +12,7 @@ from pipeline.progress import Progress
 from pipeline.run import prepared
 from pipeline.storage.bucket import Bucket
 from pipeline.storage.local_copy import local_copy
+from pipeline.storage.results_copy import put_results
 
 EVENTS = [(f"u{n % 7}", f"i{n % 5}", 1_400_000_000 + n) for n in range(60)]
 
@@ -31,13 +32,6 @@ def write_files(folder):
     (folder / "items.jsonl").write_text("\n".join(items) + "\n")
 
 
-def upload(folder, address):
-    bucket = Bucket(address)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            bucket.write(path.relative_to(folder).as_posix(), path.read_bytes())
-
-
 def corpus_of(place, store):
     source = {
         **{"format": "table", "platform": "shop"},
@@ -50,7 +44,7 @@ def corpus_of(place, store):
 
 def test_a_corpus_is_the_same_from_a_bucket_as_from_a_folder(bucket, tmp_path):
     write_files(tmp_path / "data")
-    upload(tmp_path / "data", bucket)
+    put_results(tmp_path / "data", Bucket(bucket), last="")
     local = corpus_of(tmp_path / "data", tmp_path / "a")
     remote = corpus_of(bucket, tmp_path / "b")
     assert remote.fingerprint() == local.fingerprint()
@@ -59,7 +53,7 @@ def test_a_corpus_is_the_same_from_a_bucket_as_from_a_folder(bucket, tmp_path):
 
 def test_what_changed_is_fetched_and_nothing_else(bucket, tmp_path, monkeypatch):
     write_files(tmp_path / "data")
-    upload(tmp_path / "data", bucket)
+    put_results(tmp_path / "data", Bucket(bucket), last="")
     address = f"{bucket}/events"
     copy = local_copy(address)
     assert {path.name for path in copy.iterdir()} == {"0.parquet", "1.parquet"}
