@@ -19,6 +19,7 @@ class Setting:
             slower, then those where it must be faster, then the longest, where it must be far so.
         growth_lengths: L of the growth of time and of the flatness of memory; they divide T.
         square: rows and columns of the matrix product that the machine's peak is taken from.
+        copied: bytes of the copy that the rate of its memory is taken from; beyond any cache.
     """
 
     threads: int = 1
@@ -28,11 +29,12 @@ class Setting:
     mixer_lengths: tuple[int, ...] = (50, 100, 200, 1000, 4000)
     growth_lengths: tuple[int, ...] = (256, 512, 1024, 2048, 4096, 8192, 16_384)
     square: int = 2048
+    copied: int = 512 << 20
 
     @classmethod
     def quick(cls, threads: int, repetitions: int) -> "Setting":
         """Return shapes at which all runs in seconds and no ratio means anything."""
-        return cls(threads, repetitions, 512, (8, 40), (8, 16, 128), (64, 512), 256)
+        return cls(threads, repetitions, 512, (8, 40), (8, 16, 128), (64, 512), 256, 1 << 20)
 
     def sequences(self, length: int) -> int:
         """Return how many sequences of this length make about T tokens."""

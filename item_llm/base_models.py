@@ -173,6 +173,11 @@ def _resolve(name: str) -> Path:
     if name in _PACKAGES:
         found = _packaged_file(name)
         return dequantised(found) if found.suffix == ".gguf" else found.parent
+    if "://" in name:
+        raise ValueError(
+            f"base {name!r}: models are not read from an address; copy the folder to every machine "
+            "(or to what they share) and give its path, or give a Hugging Face name"
+        )
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():

@@ -99,6 +99,12 @@ def test_an_absent_path_is_named(name):
         PretrainedModel.find(name)
 
 
+def test_an_address_is_refused_before_the_hub_is_asked():
+    with pytest.raises(ValueError, match=r"base 's3://b/minilm': models are not read from an addr"):
+        PretrainedModel.find("s3://b/minilm")
+    assert not PretrainedModel.is_ready("s3://b/minilm")
+
+
 def test_the_hub_is_not_asked_when_offline(monkeypatch):
     import huggingface_hub.constants as constants
 
