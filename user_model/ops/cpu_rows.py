@@ -51,13 +51,47 @@ def copy_row(zero, target, into, source, begin, width):
 
 @njit
 def copy_rows(zero, target, at, stride, source, first, head, tokens, width, ahead=BLOCK):
-    """Copy rows of one head into rows `stride` apart; ask for those `ahead` tokens later."""
+    """Copy rows of one head into rows `stride` apart; ask for those `ahead` tokens later.
+
+    With `ahead` 0 nothing is asked for: it has been already.
+    """
     begin = first * source.token + head * source.head
     for t in range(tokens):
         row = begin + t * source.token
-        for k in range(0, width, lanes(zero)):
-            prefetch(zero, source.base, row + ahead * source.token + k, False)
+        if ahead != 0:
+            for k in range(0, width, lanes(zero)):
+                prefetch(zero, source.base, row + ahead * source.token + k, False)
         copy_row(zero, target, at + t * stride, source.base, row, width)
+
+
+@njit
+def note_lines(zero, table, noted, room, source, head, width):
+    """Note the lines of a head's rows in a table of lines to ask for; return how many there are.
+
+    Args:
+        zero: 0 of the elements' type.
+        table: address of int64 (address, stride in bytes), as `recurrence` takes it.
+        noted: how many lines it has.
+        room: how many it may have; lines beyond are not asked for.
+        source: Rows, perhaps absent.
+        head, width: whose row, and its elements.
+    """
+    element = VECTOR_BYTES // lanes(zero)
+    if source.base != 0:
+        for k in range(0, width, lanes(zero)):
+            if noted < room:
+                write(table, 2 * noted, source.base + (head * source.head + k) * element)
+                write(table, 2 * noted + 1, source.token * element)
+                noted += 1
+    return noted
+
+
+@njit
+def note_nothing(table, noted, room):
+    """Fill the rest of a table of lines with its own."""
+    for entry in range(noted, room):
+        write(table, 2 * entry, table)
+        write(table, 2 * entry + 1, 0)
 
 
 @njit

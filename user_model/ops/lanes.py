@@ -34,6 +34,8 @@ VECTOR_BYTES = 64
 WIDE = 4
 # Widths are padded to this many elements: whole vectors in float32 and in float64.
 PADDING = 16
+# What `emit_prefetch` asks for: LLVM's locality.
+FIRST_CACHE, SECOND_CACHE = 3, 2
 # Multiply and add may become one instruction; nothing else is rearranged.
 CONTRACT = ("contract",)
 
@@ -328,18 +330,23 @@ def cast(typing_context, like, value):
 _LINE = 64
 
 
+def emit_prefetch(builder: Any, place: Any, cache: int, *, write: bool = False) -> None:
+    """Emit the request for the line at a pointer to a byte, into the first or second cache."""
+    number = ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    options = (1 if write else 0, cache, 1)
+    builder.call(function, [place, *(ir.Constant(number, option) for option in options)])
+
+
 @intrinsic
 def prefetch(typing_context, like, base, at, write):
     """Ask for the cache line of an element, to read it soon or (write, a literal) to write it."""
 
     def emit(context, builder, signature, arguments):
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         one = context.get_value_type(like)
-        place = _place(builder, arguments[1], arguments[2], one, byte.pointee)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        options = (1 if write.literal_value else 0, 3, 1)
-        builder.call(function, [place, *(ir.Constant(number, option) for option in options)])
+        place = _place(builder, arguments[1], arguments[2], one, ir.IntType(8))
+        emit_prefetch(builder, place, FIRST_CACHE, write=write.literal_value)
         return context.get_dummy_value()
 
     if not isinstance(write, types.Literal):

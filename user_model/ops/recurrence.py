@@ -13,7 +13,7 @@ from llvmlite.binding import get_host_cpu_features
 from numba import njit, types
 from numba.extending import intrinsic
 
-from user_model.ops.lanes import CONTRACT, Vector, _splat
+from user_model.ops.lanes import CONTRACT, SECOND_CACHE, VECTOR_BYTES, Vector, _splat, emit_prefetch
 from user_model.ops.lanes import lanes as lanes_of
 
 # Rows of the state that a tile keeps in registers: with 16 registers of 32 bytes (AVX2) 4 rows
@@ -23,6 +23,12 @@ TILE_ROWS = 8 if _AVX512 else 4
 # Vectors of a tile's row, where the width allows. A coefficient is loaded once for both: with one,
 # AVX-512 waits for loads. AVX2 has no registers for it (a vector of ours is two of its own).
 TILE_VECTORS = 2 if _AVX512 else 1
+# Lines of memory that a tile asks for a token, for what is read later. Asked for all at once, they
+# would wait for each other: a core has a few dozen lines under way at most. They go to the second
+# cache: the first has no room for them beside the block at hand (a quarter slower).
+ASKED = 3 if _AVX512 else 1
+_ENTRY_BYTES = 16
+_LEAST_LANES = VECTOR_BYTES // 8  # of float64
 
 
 class _Emitter:
@@ -51,7 +57,28 @@ class _Emitter:
     def offset(self, pointer: Any, count: Any, step: Any) -> Any:
         return self.builder.gep(pointer, [self.builder.mul(count, step)])
 
-    def tile(self, steps: Any, scale: Any, arrays: list[tuple[Any, Any]], read_first: bool) -> None:
+    def asks(self, table: Any, first: Any) -> list[tuple[Any, Any]]:
+        """Read (pointer to a byte, stride) of each line that the tile asks for, ASKED of them."""
+        builder, integer = self.builder, first.type
+        entries = builder.inttoptr(table, integer.as_pointer())
+        found = []
+        for entry in range(ASKED):
+            start, stride = (
+                builder.load(builder.gep(entries, [ir.Constant(integer, 2 * entry + part)]))
+                for part in range(2)
+            )
+            place = builder.add(start, builder.mul(first, stride))
+            found.append((builder.inttoptr(place, ir.IntType(8).as_pointer()), stride))
+        return found
+
+    def tile(
+        self,
+        steps: Any,
+        scale: Any,
+        arrays: list[tuple[Any, Any]],
+        asks: list[tuple[Any, Any]],
+        read_first: bool,
+    ) -> None:
         """Emit the loop; `arrays` are (pointer, stride) of state, rows, lanes, read, out."""
         builder, integer = self.builder, steps.type
         numbers = [ir.Constant(integer, j) for j in range(TILE_ROWS)]
@@ -69,6 +96,8 @@ class _Emitter:
         held = [builder.phi(self.kind.of()) for _ in numbers]
         for phi, value in zip(held, initial, strict=True):
             phi.add_incoming(value, before)
+        for start, stride in asks:
+            emit_prefetch(builder, self.offset(start, token, stride), SECOND_CACHE)
         rows, lanes, read, out = (self.offset(start, token, stride) for start, stride in moving)
         lane, sums, updated = self.load(lanes), self.load(out), []
         for number, old in zip(numbers, held, strict=True):
@@ -92,27 +121,29 @@ class _Emitter:
             self.store(value, place)
 
 
-def _tile(read_first: bool, vectors: int) -> Any:
+def _tile(read_first: bool, vectors: int, asking: bool) -> Any:
     """Make the tile that reads the state before (True) or after (False) a token enters it."""
 
     @intrinsic
     def tile(
         typing_context, steps, scale, state, state_at, pitch, rows, rows_at, rows_stride,
         lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
+        table, asked_from,
     ):  # fmt: skip
         given = (
             steps, scale, state, state_at, pitch, rows, rows_at, rows_stride, lanes, lanes_at,
-            lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
+            lanes_stride, read, read_at, read_stride, out, out_at, out_stride, table, asked_from,
         )  # fmt: skip
 
         def emit(context, builder, signature, arguments):
             kind, arrays = Vector(scale, vectors), []
-            for first in range(2, len(arguments), 3):
+            for first in range(2, len(arguments) - 2, 3):
                 base, at, stride = arguments[first : first + 3]
                 start = builder.inttoptr(base, kind.of().element.as_pointer())
                 arrays.append((builder.gep(start, [at]), stride))
             emitter = _Emitter(builder, kind)
-            emitter.tile(arguments[0], arguments[1], arrays, read_first)
+            asks = emitter.asks(*arguments[-2:]) if asking else []
+            emitter.tile(arguments[0], arguments[1], arrays, asks, read_first)
             return context.get_dummy_value()
 
         return types.void(*given), emit
@@ -120,14 +151,15 @@ def _tile(read_first: bool, vectors: int) -> Any:
     return tile
 
 
-def _recurrence(read_first: bool) -> Any:
+def _recurrence(read_first: bool, asking: bool) -> Any:
     """Make the recurrence over a whole state, tile by tile."""
-    broad, narrow = _tile(read_first, TILE_VECTORS), _tile(read_first, 1)
+    broad, narrow = _tile(read_first, TILE_VECTORS, asking), _tile(read_first, 1, asking)
 
     @njit
     def recurrence(
         steps, scale, state, height, width, rows, rows_at, rows_stride,
         lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
+        table, asked_from,
     ):  # fmt: skip
         one = lanes_of(scale)
         both = TILE_VECTORS * one
@@ -137,26 +169,43 @@ def _recurrence(read_first: bool) -> Any:
                 broad(
                     steps, scale, state, row * width + lane, width, rows, rows_at + row,
                     rows_stride, lanes, lanes_at + lane, lanes_stride, read, read_at + row,
-                    read_stride, out, out_at + lane, out_stride,
+                    read_stride, out, out_at + lane, out_stride, table, asked_from,
                 )  # fmt: skip
+                table += ASKED * _ENTRY_BYTES
         for lane in range(rest, width, one):
             for row in range(0, height, TILE_ROWS):
                 narrow(
                     steps, scale, state, row * width + lane, width, rows, rows_at + row,
                     rows_stride, lanes, lanes_at + lane, lanes_stride, read, read_at + row,
-                    read_stride, out, out_at + lane, out_stride,
+                    read_stride, out, out_at + lane, out_stride, table, asked_from,
                 )  # fmt: skip
+                table += ASKED * _ENTRY_BYTES
 
     return recurrence
 
 
-_updates_then_reads, _reads_then_updates = _recurrence(False), _recurrence(True)
+_updates_then_reads, _reads_then_updates = _recurrence(False, True), _recurrence(True, True)
+_reads_then_updates_alone = _recurrence(True, False)
+
+
+@njit
+def asked_lines(height, width, one):
+    """Return how many lines a recurrence asks for a token; `one`: lanes of a vector."""
+    both = TILE_VECTORS * one
+    tiles = width // both + width % both // one
+    return ASKED * tiles * (height // TILE_ROWS)
+
+
+def most_asked_lines(height: int, width: int) -> int:
+    """Return as many lines as a recurrence over [height, width] or its transpose asks for."""
+    return ASKED * height * width // (TILE_ROWS * _LEAST_LANES)
 
 
 @njit
 def update_then_read(
     steps, scale, state, height, width, rows, rows_at, rows_stride,
     lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
+    table, asked_from,
 ):  # fmt: skip
     """Run state += rows_t (x) lanes_t, then out_t += read_t^T state, token by token.
 
@@ -167,10 +216,14 @@ def update_then_read(
         rows: address; height elements a token, from element `rows_at` on, `rows_stride` apart
             (negative: backward).
         lanes, read, out: the same with width, height and width elements a token.
+        table: address of `asked_lines` entries, int64 (address, stride in bytes); token t also
+            asks for the line at address + (asked_from + t) * stride of each.
+        asked_from: see `table`.
     """
     _updates_then_reads(
         steps, scale, state, height, width, rows, rows_at, rows_stride,
         lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
+        table, asked_from,
     )  # fmt: skip
 
 
@@ -178,9 +231,21 @@ def update_then_read(
 def read_then_update(
     steps, scale, state, height, width, rows, rows_at, rows_stride,
     lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
+    table, asked_from,
 ):  # fmt: skip
-    """Do as `update_then_read`, but read the state before token t enters it."""
-    _reads_then_updates(
-        steps, scale, state, height, width, rows, rows_at, rows_stride,
-        lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
-    )  # fmt: skip
+    """Do as `update_then_read`, but read the state before token t enters it.
+
+    `table` may be 0: nothing is asked for.
+    """
+    if table == 0:
+        _reads_then_updates_alone(
+            steps, scale, state, height, width, rows, rows_at, rows_stride,
+            lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
+            table, asked_from,
+        )  # fmt: skip
+    else:
+        _reads_then_updates(
+            steps, scale, state, height, width, rows, rows_at, rows_stride,
+            lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
+            table, asked_from,
+        )  # fmt: skip

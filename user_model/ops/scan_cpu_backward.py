@@ -28,6 +28,8 @@ from user_model.ops.cpu_rows import (
     copy_row,
     copy_rows,
     keep_rows,
+    note_lines,
+    note_nothing,
     store_rows,
 )  # fmt: skip
 from user_model.ops.kernel_cache import kernel
@@ -48,11 +50,13 @@ from user_model.ops.lanes import (
     wide_lanes,
     write,
 )  # fmt: skip
-from user_model.ops.recurrence import read_then_update
+from user_model.ops.recurrence import asked_lines, read_then_update
 from user_model.ops.scan_cpu_block import (
+    AHEAD,
     first_decay,
     load_block,
     load_state,
+    note_inputs,
     scale_inputs,
     slot_of,
     store_state,
@@ -73,10 +77,28 @@ def backward(problem, gradients, block, slots, work, sweep, first_item, last_ite
     H = problem.heads
     for item in range(first_item, last_item):
         unit = item // H
-        for s in range(read(0, problem.units, unit), read(0, problem.units, unit + 1)):
+        first, end = read(0, problem.units, unit), read(0, problem.units, unit + 1)
+        for s in range(first, end):
+            _note_inputs(problem, gradients, work, item % H)
             marks, flow = _sweep_forward(problem, gradients, block, slots, work, sweep, s, item)
-            _sweep_back(problem, gradients, block, slots, work, sweep, s, item, marks, flow)
+            later = s + 1
+            if later == end:  # the unit's first sequence follows, in the next head
+                later = first
+                _note_inputs(problem, gradients, work, (item + 1) % H)
+            later = read(0, problem.bounds, later) - read(0, problem.bounds, s)
+            _sweep_back(problem, gradients, block, slots, work, sweep, s, item, marks, flow, later)
     finish_streams()
+
+
+@njit
+def _note_inputs(problem, gradients, work, head):
+    """Note what the first sweep reads of a head, to be asked for before it is read."""
+    zero, P, N = problem.zero, problem.width, problem.state
+    room = asked_lines(padded_width(P), padded_width(N), lanes(zero))
+    noted = note_inputs(problem, work.lines, room, head)
+    noted = note_lines(zero, work.lines, noted, room, gradients.out, head, P)
+    noted = note_lines(zero, work.lines, noted, room, gradients.y, head, P)
+    note_nothing(work.lines, noted, room)
 
 
 @njit
@@ -101,10 +123,10 @@ def _sweep_forward(problem, gradients, block, slots, work, sweep, s, item):
         tokens = min(BLOCK, end - first)
         slot = slot_of(block, (first - begin) // BLOCK % slots)
         ends = gradients.final != 0 and first + BLOCK >= end
-        load_block(problem, slot, s, first, tokens, head, ends, BLOCK)
+        load_block(problem, slot, s, first, tokens, head, ends, 0)
         _load_output_gradient(problem, gradients, slot, work, sweep, s, first, tokens, head)
         pending, flow = _recur_transposed(
-            zero, slot, work, sweep, mark, tokens, pending, wide, deep, ends
+            zero, slot, work, sweep, mark, first + AHEAD, tokens, pending, wide, deep, ends
         )
         mark += read(0, slot.segments, 0)
         _add(gradients.D, item, _finish_dC(zero, slot, sweep, tokens, first - begin, wide, deep))
@@ -129,11 +151,11 @@ def _load_output_gradient(problem, gradients, block, work, sweep, s, first, toke
     """dy = dout * RoPE(z), dz = RoPE^-1(dout * y)."""
     P, zero, wide = problem.width, problem.zero, padded_width(problem.width)
     size = tokens * wide
-    copy_rows(zero, block.dy, 0, wide, gradients.out, first, head, tokens, P)
+    copy_rows(zero, block.dy, 0, wide, gradients.out, first, head, tokens, P, 0)
     if problem.z.base == 0:
         return
-    copy_rows(zero, work.z, 0, wide, problem.z, first, head, tokens, P)
-    copy_rows(zero, work.sums, 0, wide, gradients.y, first, head, tokens, P)
+    copy_rows(zero, work.z, 0, wide, problem.z, first, head, tokens, P, 0)
+    copy_rows(zero, work.sums, 0, wide, gradients.y, first, head, tokens, P, 0)
     z = work.z
     if problem.activates:
         z = sweep.weighted
@@ -149,8 +171,10 @@ def _load_output_gradient(problem, gradients, block, work, sweep, s, first, toke
 
 
 @njit
-def _recur_transposed(zero, block, work, sweep, mark, tokens, pending, wide, deep, ends):
+def _recur_transposed(zero, block, work, sweep, mark, later, tokens, pending, wide, deep, ends):
     """Run the scan with h^T from `mark` on; dC gets (decayed h before the token)^T dy.
+
+    Meanwhile what is read of as many tokens from `later` on is asked for.
 
     Return the factor that the state still lacks, and, where the sequence `ends` and its final state
     has a gradient, what flows to it over the last token. That token's own share passes no decay:
@@ -171,7 +195,7 @@ def _recur_transposed(zero, block, work, sweep, mark, tokens, pending, wide, dee
         read_then_update(
             end - begin, cast(zero, pending), state, wide, deep, work.inputs, begin * wide, wide,
             block.mixed, begin * row + wide, row,
-            block.dy, begin * wide, wide, block.dC, begin * deep, deep,
+            block.dy, begin * wide, wide, block.dC, begin * deep, deep, work.lines, later + begin,
         )  # fmt: skip
         pending = read(0.0, block.decay, end - 1)
     return pending, flow
@@ -206,10 +230,11 @@ def _finish_dC(zero, block, sweep, tokens, at, wide, deep):
 
 
 @njit
-def _sweep_back(problem, gradients, block, slots, work, sweep, s, item, mark, flow):
+def _sweep_back(problem, gradients, block, slots, work, sweep, s, item, mark, flow, later):
     """Fill in dx, dB, ddt and what the convolution makes of them, for one sequence.
 
     `mark` is the number of its segments, `flow` what flows over its last token to its final state.
+    Meanwhile what the next first sweep reads is asked for, `later` tokens after these.
     """
     H, P, N, zero = problem.heads, problem.width, problem.state, problem.zero
     wide, deep, head = padded_width(P), padded_width(N), item % H
@@ -228,7 +253,9 @@ def _sweep_back(problem, gradients, block, slots, work, sweep, s, item, mark, fl
         segments = read(0, slot.segments, 0)
         write(sweep.flows, segments, flow)
         mark -= segments
-        pending = _recur_back(zero, slot, sweep, mark, tokens, pending, wide, deep)
+        pending = _recur_back(
+            zero, slot, work, sweep, mark, first + later, tokens, pending, wide, deep
+        )
         flow = read(0.0, sweep.flows, 0)
         skip = splat(zero, read(0.0, problem.D, head))
         _finish_dx_dB(zero, slot, sweep, tokens, first - begin, skip, wide, deep)
@@ -275,10 +302,11 @@ def _product(zero, a, b, size):
 
 
 @njit
-def _recur_back(zero, block, sweep, mark, tokens, pending, wide, deep):
+def _recur_back(zero, block, work, sweep, mark, later, tokens, pending, wide, deep):
     """Run the gradient of the state back; sums_x gets G^T B and sums_n G x, before own parts.
 
-    `mark` is that of the block's first segment.
+    `mark` is that of the block's first segment. Meanwhile as many tokens from `later` on are asked
+    for.
     """
     row, mixed = wide + 2 * deep, block.mixed
     clear(zero, sweep.sums_x, tokens * wide)
@@ -296,10 +324,12 @@ def _recur_back(zero, block, sweep, mark, tokens, pending, wide, deep):
         read_then_update(
             count, scale, sweep.G, deep, wide, mixed, C, -row,
             sweep.weighted, last * wide, -wide, mixed, B, -row, sweep.sums_x, last * wide, -wide,
+            0, 0,
         )  # fmt: skip
         read_then_update(
             count, scale, sweep.G_transposed, wide, deep, sweep.weighted, last * wide, -wide,
             mixed, C, -row, mixed, x, -row, sweep.sums_n, last * deep, -deep,
+            work.lines, later + begin,
         )  # fmt: skip
         pending = whole * first_decay(block, begin)
         before = _mark(zero, sweep, mark + segment, wide * deep)

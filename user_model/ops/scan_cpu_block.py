@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from numba import njit
 
 from user_model.ops.convolution_cpu_kernels import TAPS, apply_silu, convolve
-from user_model.ops.cpu_rows import BLOCK, Rows, clear, copy_row, copy_rows
+from user_model.ops.cpu_rows import BLOCK, Rows, clear, copy_row, copy_rows, note_lines
 from user_model.ops.lanes import (
     exp,
     lanes,
@@ -42,8 +42,11 @@ from user_model.ops.lanes import (
     wide_lanes,
     write,
 )  # fmt: skip
+from user_model.ops.recurrence import most_asked_lines
 
 SEGMENT_DECAY = 16.0
+# Inputs are asked for while the block before theirs is computed.
+AHEAD = BLOCK
 
 
 class Problem(NamedTuple):
@@ -126,12 +129,14 @@ class Work(NamedTuple):
         sums: [Q, padded P], what the recurrence gives.
         z: [Q, padded P], the item stream.
         state: [padded N, padded P].
+        lines: int64 pairs, the memory that the recurrence asks for meanwhile (`recurrence`).
     """
 
     inputs: int
     sums: int
     z: int
     state: int
+    lines: int
     slot_bytes: int
 
 
@@ -149,7 +154,8 @@ def block_sizes(wide: int, deep: int, *, convolves: bool, backward: bool) -> dic
 
 def work_sizes(wide: int, deep: int) -> dict[str, int]:
     """Return the number of elements of each part of a Work."""
-    return dict.fromkeys(("inputs", "sums", "z"), BLOCK * wide) | {"state": wide * deep}
+    rows = dict.fromkeys(("inputs", "sums", "z"), BLOCK * wide)
+    return rows | {"state": wide * deep, "lines": 2 * most_asked_lines(wide, deep)}
 
 
 @njit
@@ -162,6 +168,16 @@ def slot_of(block, number):
         block.decay + moved, block.weight + moved, block.starts + moved, block.segments + moved,
         block.slot_bytes,
     )  # fmt: skip
+
+
+@njit
+def note_inputs(problem, lines, room, head):
+    """Begin a table of lines to ask for with a head's inputs; return how many it has."""
+    zero, P, N = problem.zero, problem.width, problem.state
+    noted = note_lines(zero, lines, 0, room, problem.x, head, P)
+    noted = note_lines(zero, lines, noted, room, problem.B, head, N)
+    noted = note_lines(zero, lines, noted, room, problem.C, head, N)
+    return note_lines(zero, lines, noted, room, problem.z, head, P)
 
 
 @njit

@@ -9,7 +9,7 @@ Shapes: T tokens, S sequences, H heads, P head width, N state, Q tokens of a blo
 from numba import njit
 
 from user_model.ops.convolution_cpu_kernels import apply_silu
-from user_model.ops.cpu_rows import BLOCK, clear, copy_rows, store_rows
+from user_model.ops.cpu_rows import BLOCK, clear, copy_rows, note_nothing, store_rows
 from user_model.ops.kernel_cache import kernel
 from user_model.ops.lanes import (
     cast,
@@ -22,11 +22,13 @@ from user_model.ops.lanes import (
     store,
     turn,
 )  # fmt: skip
-from user_model.ops.recurrence import update_then_read
+from user_model.ops.recurrence import asked_lines, update_then_read
 from user_model.ops.scan_cpu_block import (
+    AHEAD,
     first_decay,
     load_block,
     load_state,
+    note_inputs,
     scale_inputs,
     store_state,
 )  # fmt: skip
@@ -46,16 +48,18 @@ def forward(problem, block, work, y_out, kept, final, first_item, last_item):
     """
     H, P, N, zero = problem.heads, problem.width, problem.state, problem.zero
     wide, deep = padded_width(P), padded_width(N)
+    room = asked_lines(deep, wide, lanes(zero))
     for item in range(first_item, last_item):
         unit, head = item // H, item % H
+        note_nothing(work.lines, note_inputs(problem, work.lines, room, head), room)
         for s in range(read(0, problem.units, unit), read(0, problem.units, unit + 1)):
             at = (s * H + head) * N * P
             load_state(zero, work.state, problem.initial, at, N, P, wide, deep)
             begin, end, pending = read(0, problem.bounds, s), read(0, problem.bounds, s + 1), 1.0
             for first in range(begin, end, BLOCK):
                 tokens = min(BLOCK, end - first)
-                load_block(problem, block, s, first, tokens, head, False, BLOCK)
-                pending = _recur(zero, block, work, tokens, pending, wide, deep)
+                load_block(problem, block, s, first, tokens, head, False, 0)
+                pending = _recur(zero, block, work, first + AHEAD, tokens, pending, wide, deep)
                 _finish(problem, block, work, y_out, kept, s, first, tokens, head)
             if final != 0:
                 store_state(final, at, work.state, N, P, wide, cast(zero, pending))
@@ -63,8 +67,11 @@ def forward(problem, block, work, y_out, kept, final, first_item, last_item):
 
 
 @njit
-def _recur(zero, block, work, tokens, pending, wide, deep):
-    """Run the scan over a block; sums gets h^T C. Return the factor that the state still lacks."""
+def _recur(zero, block, work, later, tokens, pending, wide, deep):
+    """Run the scan over a block; sums gets h^T C. Return the factor that the state still lacks.
+
+    Meanwhile the inputs of as many tokens from `later` on are asked for.
+    """
     row, mixed = wide + 2 * deep, block.mixed
     clear(zero, work.sums, tokens * wide)
     for segment in range(read(0, block.segments, 0)):
@@ -74,6 +81,7 @@ def _recur(zero, block, work, tokens, pending, wide, deep):
             end - begin, cast(zero, pending * first_decay(block, begin)), work.state, deep, wide,
             mixed, begin * row + wide, row, work.inputs, begin * wide, wide,
             mixed, begin * row + wide + deep, row, work.sums, begin * wide, wide,
+            work.lines, later + begin,
         )  # fmt: skip
         pending = read(0.0, block.decay, end - 1)
     return pending
@@ -93,7 +101,7 @@ def _finish(problem, block, work, y_out, kept, s, first, tokens, head):
     if kept.base != 0:
         store_rows(zero, kept, first, head, work.sums, 0, wide, tokens, P)
     if problem.z.base != 0:
-        copy_rows(zero, work.z, 0, wide, problem.z, first, head, tokens, P)
+        copy_rows(zero, work.z, 0, wide, problem.z, first, head, tokens, P, 0)
         if problem.activates:
             apply_silu(zero, work.z, work.z, tokens * wide)
         position = read(0, problem.first_turn, s) + first - read(0, problem.bounds, s)

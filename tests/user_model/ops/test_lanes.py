@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from numba import njit
 
+from user_model.ops.cpu_memory import rows
+from user_model.ops.cpu_rows import note_lines, note_nothing
 from user_model.ops.lanes import (
     PADDING,
+    VECTOR_BYTES,
     exp,
     lanes,
     load,
@@ -18,7 +22,12 @@ from user_model.ops.lanes import (
     turn,
     wide_lanes,
 )
-from user_model.ops.recurrence import read_then_update, update_then_read
+from user_model.ops.recurrence import (
+    asked_lines,
+    most_asked_lines,
+    read_then_update,
+    update_then_read,
+)
 
 TYPES = [np.float32, np.float64]
 LONG = np.longdouble
@@ -212,7 +221,8 @@ def guarded(values):
 @pytest.mark.parametrize("read_first", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (48, 16), (16, 32)])
 @pytest.mark.parametrize("steps", [1, 5])
-def test_a_tile_is_the_recurrence(steps, height, width, read_first, backward, dtype):
+@pytest.mark.parametrize("asking", [False, True])
+def test_a_tile_is_the_recurrence(asking, steps, height, width, read_first, backward, dtype):
     assert height % PADDING == width % PADDING == 0
     rng = np.random.default_rng(3)
     state = rng.normal(size=(height, width)).astype(dtype)
@@ -227,10 +237,39 @@ def test_a_tile_is_the_recurrence(steps, height, width, read_first, backward, dt
         first = (steps - 1) * stride if backward else 0
         places += [view.ctypes.data, first, -stride if backward else stride]
     run = read_then_update if read_first else update_then_read
-    run(steps, dtype(0.5), state.ctypes.data, height, width, *places)
+    lines = np.zeros((most_asked_lines(height, width), 2), np.int64)
+    note_nothing(lines.ctypes.data, 0, asked_lines(height, width, VECTOR_BYTES // state.itemsize))
+    table = lines.ctypes.data if asking or not read_first else 0
+    run(steps, dtype(0.5), state.ctypes.data, height, width, *places, table, 3)
     out = laid[3][0][::-1] if backward else laid[3][0]
     tolerance = 16 * height * np.finfo(dtype).eps
     np.testing.assert_allclose(state, exact[0], atol=tolerance)
     np.testing.assert_allclose(out, exact[1], atol=tolerance)
     for _, around in laid:
         assert np.isnan(around[0::2]).all()
+
+
+@types
+def test_lines_to_ask_for_are_those_of_a_heads_rows(dtype):
+    tensor = torch.zeros(5, 3, 32, dtype=torch.from_numpy(np.zeros(0, dtype)).dtype)[:, 1:]
+    element, vector = tensor.element_size(), VECTOR_BYTES // tensor.element_size()
+    lines = np.zeros((8, 2), np.int64)
+    noted = note_lines(dtype(0), lines.ctypes.data, 1, 8, rows(tensor), 1, 32)
+    first = tensor.data_ptr() + 32 * element
+    expected = [[first + k * element, 3 * 32 * element] for k in range(0, 32, vector)]
+    assert lines[1:noted].tolist() == expected
+    assert lines[:1].tolist() + lines[noted:].tolist() == [[0, 0]] * (8 - len(expected))
+    assert note_lines(dtype(0), lines.ctypes.data, noted, noted, rows(tensor), 0, 32) == noted
+    assert note_lines(dtype(0), lines.ctypes.data, noted, 8, rows(None), 0, 32) == noted
+    note_nothing(lines.ctypes.data, noted, 8)
+    assert lines[1:noted].tolist() == expected
+    assert lines[noted:].tolist() == [[lines.ctypes.data, 0]] * (8 - noted)
+
+
+@types
+@pytest.mark.parametrize("height", [16, 32, 64])
+@pytest.mark.parametrize("width", [16, 32, 48, 64])
+def test_there_is_room_for_all_lines_that_are_asked_for(height, width, dtype):
+    one = VECTOR_BYTES // np.dtype(dtype).itemsize
+    asked = asked_lines(height, width, one), asked_lines(width, height, one)
+    assert 0 < min(asked) <= max(asked) <= most_asked_lines(height, width)
