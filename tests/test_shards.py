@@ -2,21 +2,28 @@ from pathlib import Path
 
 import pytest
 
-from tests.shards import files_of_shard, parsed_shard
+from tests.shards import SECONDS, files_of_shard, parsed_shard, seconds_of
 
-FILES = [Path(f"tests/{folder}/test_{i}.py") for folder in ("jobs", "ops") for i in range(7)]
+HERE = Path(__file__).parent
+FILES = [*HERE.rglob("test_*.py")]
 
 
-@pytest.mark.parametrize("count", [1, 3, 4, 20])
+@pytest.mark.parametrize("count", [1, 3, 6, 20])
 def test_every_file_is_in_one_shard(count):
     shards = [files_of_shard(FILES + FILES, number, count) for number in range(1, count + 1)]
     assert sorted(file for shard in shards for file in shard) == sorted(FILES)
-    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
-def test_neighbours_are_dealt_out():
-    jobs = [sum(f.parts[1] == "jobs" for f in files_of_shard(FILES, n, 4)) for n in range(1, 5)]
-    assert max(jobs) - min(jobs) <= 1
+def test_shards_take_alike():
+    shards = [sum(map(seconds_of, files_of_shard(FILES, n, 6))) for n in range(1, 7)]
+    assert sum(shards) == sum(map(seconds_of, FILES))
+    assert max(shards) - min(shards) <= 60
+    assert max(shards) <= 40 * 60
+
+
+def test_the_long_files_are_there():
+    assert [name for name in SECONDS if not (HERE / name).is_file()] == []
+    assert {seconds_of(HERE / name) for name in SECONDS} == set(SECONDS.values())
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "2", "2/", "a/b", "-1/4"])
