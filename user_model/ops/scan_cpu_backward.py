@@ -62,6 +62,10 @@ from user_model.ops.scan_cpu_block import (
     store_state,
 )  # fmt: skip
 
+# How much of the next sequence is asked for in the second sweep of one: more would have left the
+# caches again before it is read.
+NEXT_TOKENS = 2048
+
 
 @kernel
 def backward(problem, gradients, block, slots, work, sweep, first_item, last_item):
@@ -86,6 +90,7 @@ def backward(problem, gradients, block, slots, work, sweep, first_item, last_ite
                 later = first
                 _note_inputs(problem, gradients, work, (item + 1) % H)
             later = read(0, problem.bounds, later) - read(0, problem.bounds, s)
+            _note_kept(problem, gradients, work, item % H)
             _sweep_back(problem, gradients, block, slots, work, sweep, s, item, marks, flow, later)
     finish_streams()
 
@@ -99,6 +104,19 @@ def _note_inputs(problem, gradients, work, head):
     noted = note_lines(zero, work.lines, noted, room, gradients.out, head, P)
     noted = note_lines(zero, work.lines, noted, room, gradients.y, head, P)
     note_nothing(work.lines, noted, room)
+
+
+@njit
+def _note_kept(problem, gradients, work, head):
+    """Note what the second sweep reads of blocks that are not remembered."""
+    zero, P, N = problem.zero, problem.width, problem.state
+    room = asked_lines(padded_width(N), padded_width(P), lanes(zero))
+    noted = note_lines(zero, work.kept, 0, room, gradients.x, head, P)
+    noted = note_lines(zero, work.kept, noted, room, gradients.C, head, N)
+    noted = note_lines(zero, work.kept, noted, room, problem.x, head, P)
+    noted = note_lines(zero, work.kept, noted, room, problem.B, head, N)
+    noted = note_lines(zero, work.kept, noted, room, problem.C, head, N)
+    note_nothing(work.kept, noted, room)
 
 
 @njit
@@ -123,7 +141,7 @@ def _sweep_forward(problem, gradients, block, slots, work, sweep, s, item):
         tokens = min(BLOCK, end - first)
         slot = slot_of(block, (first - begin) // BLOCK % slots)
         ends = gradients.final != 0 and first + BLOCK >= end
-        load_block(problem, slot, s, first, tokens, head, ends, 0)
+        load_block(problem, slot, s, first, tokens, head, ends)
         _load_output_gradient(problem, gradients, slot, work, sweep, s, first, tokens, head)
         pending, flow = _recur_transposed(
             zero, slot, work, sweep, mark, first + AHEAD, tokens, pending, wide, deep, ends
@@ -247,15 +265,18 @@ def _sweep_back(problem, gradients, block, slots, work, sweep, s, item, mark, fl
         first, slot = begin + number * BLOCK, slot_of(block, number % slots)
         tokens, ends = min(BLOCK, end - first), gradients.final != 0 and number == blocks - 1
         if number + slots < blocks:
-            load_block(problem, slot, s, first, tokens, head, ends, -BLOCK)
-            copy_rows(zero, slot.dy, 0, wide, gradients.x, first, head, tokens, P, -BLOCK)
-            copy_rows(zero, slot.dC, 0, deep, gradients.C, first, head, tokens, N, -BLOCK)
+            load_block(problem, slot, s, first, tokens, head, ends)
+            copy_rows(zero, slot.dy, 0, wide, gradients.x, first, head, tokens, P, 0)
+            copy_rows(zero, slot.dC, 0, deep, gradients.C, first, head, tokens, N, 0)
         segments = read(0, slot.segments, 0)
         write(sweep.flows, segments, flow)
         mark -= segments
+        kept = work.kept if number > 0 and number - 1 + slots < blocks else 0
+        lines = work.lines if first - begin < NEXT_TOKENS else 0
         pending = _recur_back(
-            zero, slot, work, sweep, mark, first + later, tokens, pending, wide, deep
-        )
+            zero, slot, kept, first - BLOCK, lines, first + later, sweep, mark, tokens, pending,
+            wide, deep,
+        )  # fmt: skip
         flow = read(0.0, sweep.flows, 0)
         skip = splat(zero, read(0.0, problem.D, head))
         _finish_dx_dB(zero, slot, sweep, tokens, first - begin, skip, wide, deep)
@@ -302,11 +323,13 @@ def _product(zero, a, b, size):
 
 
 @njit
-def _recur_back(zero, block, work, sweep, mark, later, tokens, pending, wide, deep):
+def _recur_back(
+    zero, block, kept, earlier, lines, later, sweep, mark, tokens, pending, wide, deep
+):  # fmt: skip
     """Run the gradient of the state back; sums_x gets G^T B and sums_n G x, before own parts.
 
-    `mark` is that of the block's first segment. Meanwhile as many tokens from `later` on are asked
-    for.
+    `mark` is that of the block's first segment. Meanwhile as many tokens are asked for: `kept` ones
+    from `earlier` on, and of `lines` from `later` on; 0: none.
     """
     row, mixed = wide + 2 * deep, block.mixed
     clear(zero, sweep.sums_x, tokens * wide)
@@ -324,12 +347,12 @@ def _recur_back(zero, block, work, sweep, mark, later, tokens, pending, wide, de
         read_then_update(
             count, scale, sweep.G, deep, wide, mixed, C, -row,
             sweep.weighted, last * wide, -wide, mixed, B, -row, sweep.sums_x, last * wide, -wide,
-            0, 0,
+            kept, earlier + begin,
         )  # fmt: skip
         read_then_update(
             count, scale, sweep.G_transposed, wide, deep, sweep.weighted, last * wide, -wide,
             mixed, C, -row, mixed, x, -row, sweep.sums_n, last * deep, -deep,
-            work.lines, later + begin,
+            lines, later + begin,
         )  # fmt: skip
         pending = whole * first_decay(block, begin)
         before = _mark(zero, sweep, mark + segment, wide * deep)

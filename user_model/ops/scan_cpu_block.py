@@ -129,7 +129,8 @@ class Work(NamedTuple):
         sums: [Q, padded P], what the recurrence gives.
         z: [Q, padded P], the item stream.
         state: [padded N, padded P].
-        lines: int64 pairs, the memory that the recurrence asks for meanwhile (`recurrence`).
+        lines, kept: int64 pairs, the memory that recurrences ask for meanwhile (`recurrence`): of
+            what is read for the first time, and of what the backward reads again.
     """
 
     inputs: int
@@ -137,6 +138,7 @@ class Work(NamedTuple):
     z: int
     state: int
     lines: int
+    kept: int
     slot_bytes: int
 
 
@@ -155,7 +157,8 @@ def block_sizes(wide: int, deep: int, *, convolves: bool, backward: bool) -> dic
 def work_sizes(wide: int, deep: int) -> dict[str, int]:
     """Return the number of elements of each part of a Work."""
     rows = dict.fromkeys(("inputs", "sums", "z"), BLOCK * wide)
-    return rows | {"state": wide * deep, "lines": 2 * most_asked_lines(wide, deep)}
+    asked = dict.fromkeys(("lines", "kept"), 2 * most_asked_lines(wide, deep))
+    return rows | {"state": wide * deep} | asked
 
 
 @njit
@@ -181,10 +184,10 @@ def note_inputs(problem, lines, room, head):
 
 
 @njit
-def load_block(problem, block, s, first, tokens, head, last_alone, ahead):
+def load_block(problem, block, s, first, tokens, head, last_alone):
     """Read a block of a sequence: x, B and C, convolved if there are taps, and its steps.
 
-    With `last_alone` the last token is a segment of its own; `ahead`: see `copy_rows`.
+    With `last_alone` the last token is a segment of its own.
     """
     P, N, zero = problem.width, problem.state, problem.zero
     wide, deep = padded_width(P), padded_width(N)
@@ -192,9 +195,9 @@ def load_block(problem, block, s, first, tokens, head, last_alone, ahead):
     convolves = problem.taps != 0
     into = block.raw if convolves else block.mixed
     at = (TAPS - 1) * row if convolves else 0
-    copy_rows(zero, into, at, row, problem.x, first, head, tokens, P, ahead)
-    copy_rows(zero, into, at + wide, row, problem.B, first, head, tokens, N, ahead)
-    copy_rows(zero, into, at + wide + deep, row, problem.C, first, head, tokens, N, ahead)
+    copy_rows(zero, into, at, row, problem.x, first, head, tokens, P, 0)
+    copy_rows(zero, into, at + wide, row, problem.B, first, head, tokens, N, 0)
+    copy_rows(zero, into, at + wide + deep, row, problem.C, first, head, tokens, N, 0)
     if convolves:
         _load_rows_before(problem, block, s, first, head)
         taps_at, bias_at = head * TAPS * row, head * row

@@ -58,7 +58,7 @@ def forward(problem, block, work, y_out, kept, final, first_item, last_item):
             begin, end, pending = read(0, problem.bounds, s), read(0, problem.bounds, s + 1), 1.0
             for first in range(begin, end, BLOCK):
                 tokens = min(BLOCK, end - first)
-                load_block(problem, block, s, first, tokens, head, False, 0)
+                load_block(problem, block, s, first, tokens, head, False)
                 pending = _recur(zero, block, work, first + AHEAD, tokens, pending, wide, deep)
                 _finish(problem, block, work, y_out, kept, s, first, tokens, head)
             if final != 0:
