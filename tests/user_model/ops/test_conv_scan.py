@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from user_model.ops import causal_conv, conv_scan, hydra_scan, plan
+from user_model.ops import causal_conv, conv_scan, hydra_scan, plan, scan_cpu
 
 FAST = ("torch", "cpu")
 OUTPUTS = ("y", "final_state", "tails")
@@ -116,6 +116,13 @@ def test_forms_agree(lengths, decay, check_all):
 def test_widths(P, N, backend, check_all):
     lengths = [1, 2, 3, 0, 31, 34]
     check_all(lengths, make(lengths, H=3, P=P, N=N), [backend])
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_what_the_backward_does_not_remember_it_computes_again(slots, monkeypatch, check_all):
+    monkeypatch.setattr(scan_cpu, "SLOTS", slots)
+    lengths = [130, 33, 5, 200]
+    check_all(lengths, make(lengths, decay="strong here and there"), ["cpu"])
 
 
 @pytest.mark.parametrize(

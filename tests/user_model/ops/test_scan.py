@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from user_model.ops import BackendUnavailableError, hydra_scan, plan, rope
+from user_model.ops import BackendUnavailableError, hydra_scan, plan, rope, scan_cpu
 from user_model.ops.backends import ON_CPU
 
 FAST = ON_CPU[1:]
@@ -128,6 +128,22 @@ def test_widths(P, N, backend, bounds, compare, run_with_gradients):
     compare(
         run_with_gradients(scan(cu_seqlens, backend, **options), inputs, OUTPUTS), expected, 1e-12
     )
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+@pytest.mark.parametrize("slots", [1, 3])
+def test_what_the_backward_does_not_remember_it_computes_again(
+    slots, decay, monkeypatch, bounds, compare, run_with_gradients
+):
+    lengths = [130, 33, 5, 200]
+    cu_seqlens, inputs = bounds(lengths), make(lengths, P=32, N=32, decay=decay)
+    form = scan(cu_seqlens, "cpu")
+    remembered = run_with_gradients(form, inputs, OUTPUTS)
+    monkeypatch.setattr(scan_cpu, "SLOTS", slots)
+    again = run_with_gradients(form, inputs, OUTPUTS)
+    assert all(torch.equal(again[name], value) for name, value in remembered.items())
+    expected = run_with_gradients(scan(cu_seqlens, "torch"), inputs, OUTPUTS)
+    compare(again, expected, 1e-12)
 
 
 @pytest.mark.parametrize("backend", FAST)
