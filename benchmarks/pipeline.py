@@ -7,11 +7,10 @@ Both ways are `jobs/multidomain.py` in a process of its own with an empty run st
 once without a Ray (`compute.in_process`), once submitted to a Ray that is started for it and ended
 after it. They take turns. First metrics.json must be the same, byte for byte. Then come the seconds
 of each stage, of Ray's start and end, and of what stands around the run: the submission, imports
-and the report. Seconds are medians by the wall, with the least and the most of all repetitions. The
-bars are for the least of the repetitions, the one that was disturbed least, so they want a quiet
-machine; the share is that of a run of ten minutes, since the overhead does not grow with the work.
-Seconds of the CPU are of all processes and stand beside, without a bar: in them is what Ray's head,
-dashboard and agents do on other cores for as long as a run takes.
+and the report. Seconds are medians by the wall, with the least and the most of all repetitions;
+those of the CPU are of all processes, Ray's own too, and are what other programs on the machine
+disturb least. The bars are for the least of the repetitions, the one that was disturbed least; the
+share is that of a run of ten minutes, since the overhead does not grow with the work.
 
 `--FIELD` is any field of the config, as for jobs/multidomain.py. `--quick` runs two tiny shops, so
 that no share means anything. Exit status 1 where a figure misses its bar.
@@ -125,18 +124,19 @@ def _processes(runs: Sequence[Measured], report: Report) -> None:
 
 def _overhead(runs: Runs, report: Report) -> None:
     report.title("Overhead")
-    for what, clock in (("seconds", "by the wall"), ("cpu_seconds", "of CPU time")):
+    for what, bar in (("seconds", OVERHEAD_BAR), ("cpu_seconds", OVERHEAD_BAR)):
         here, there = (min(getattr(run, what) for run in runs[way]) for way in WAYS)
         more = there - here
-        share = 100 * more / TEN_MINUTES
+        name = "by the wall" if what == "seconds" else "of CPU time"
         report.row(
-            f"{more:.1f} s {clock}: {100 * more / here:.0f}% of this run, "
-            f"{share:.1f}% of one of ten minutes",
+            f"{more:.1f} s {name}: {100 * more / here:.0f}% of this run, "
+            f"{100 * more / TEN_MINUTES:.1f}% of one of ten minutes",
             section="overhead", clock=what, seconds=more, share_of_this_run=more / here,
         )  # fmt: skip
-        if what == "seconds":
-            report.check(f"overhead {clock}, s", more, OVERHEAD_BAR, "most")
-            report.check(f"overhead {clock}, % of ten minutes", share, SHARE_BAR, "most")
+        report.check(f"overhead {name}, s", more, bar, "most")
+        report.check(
+            f"overhead {name}, % of ten minutes", 100 * more / TEN_MINUTES, SHARE_BAR, "most"
+        )
 
 
 def main(given: Sequence[str] | None = None) -> int:
