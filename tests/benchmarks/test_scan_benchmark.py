@@ -224,20 +224,9 @@ def test_every_section_reports(capsys):
 
 @pytest.mark.slow
 def test_the_benchmark_meets_its_bars():
-    """But for 9 times the peers' speed, which no machine tried so far allows at L = 1,000.
-
-    docs/kernels.md has why. What holds instead: the scan is that fast, or takes no more than 2.2
-    times what its arithmetic and its traffic take in turn, each at the machine's measured best.
-    """
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.scan"], stdout=subprocess.PIPE, text=True
     )
     report = json.loads(done.stdout.splitlines()[-1])
-    short = [check["name"] for check in report["checks"] if not check["ok"]]
-    assert [name for name in short if not name.endswith(" / ours")] == []
-    for ours in rows(report, "scan", rival="ours", form="whole"):
-        length = ours["length"]
-        floors = rows(report, "scan", form="floor", length=length)
-        assert len(floors) == 2
-        slow = ours["median_ms"] > 2.2 * sum(row["median_ms"] for row in floors)
-        assert not (slow and any(name.startswith(f"scan L={length}:") for name in short))
+    assert [check for check in report["checks"] if not check["ok"]] == []
+    assert done.returncode == 0
