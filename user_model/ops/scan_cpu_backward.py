@@ -82,15 +82,15 @@ def backward(problem, gradients, block, slots, work, sweep, first_item, last_ite
     for item in range(first_item, last_item):
         unit = item // H
         first, end = read(0, problem.units, unit), read(0, problem.units, unit + 1)
+        _note_inputs(problem, gradients, work, item % H)
+        _note_kept(problem, gradients, work, item % H)
         for s in range(first, end):
-            _note_inputs(problem, gradients, work, item % H)
             marks, flow = _sweep_forward(problem, gradients, block, slots, work, sweep, s, item)
             later = s + 1
             if later == end:  # the unit's first sequence follows, in the next head
                 later = first
                 _note_inputs(problem, gradients, work, (item + 1) % H)
             later = read(0, problem.bounds, later) - read(0, problem.bounds, s)
-            _note_kept(problem, gradients, work, item % H)
             _sweep_back(problem, gradients, block, slots, work, sweep, s, item, marks, flow, later)
     finish_streams()
 
