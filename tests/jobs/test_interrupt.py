@@ -50,6 +50,8 @@ class Interruptible:
             if record["event"] == "log"
         ):
             time.sleep(0.1)
+        if process.poll() is not None:
+            pytest.fail(f"it ended by itself, {process.returncode}: {self.log.read_text()}")
         os.killpg(process.pid, number)
         status = process.wait(30)
         self.expect_no_worker(process.pid)
