@@ -22,9 +22,9 @@ from item_llm.folders import (
 )
 from pipeline.config import RunConfig
 from pipeline.ranks_file import load_ranks, save_ranks
+from pipeline.stage_names import is_ranking, parsed, rank_stage
 from pipeline.stages import StageResult
 
-RANK = "rank."
 _KIND = "seed's ranks"
 
 
@@ -45,7 +45,7 @@ class SeedRanks:
     @classmethod
     def of(cls, stages: Mapping[str, StageResult], data_fingerprint: str) -> SeedRanks:
         """Those of a run that has ended."""
-        ranked = {name: r.artifact.path for name, r in stages.items() if name.startswith(RANK)}
+        ranked = {name: r.artifact.path for name, r in stages.items() if is_ranking(name)}
         seconds = sum(float(result.facts.get("seconds", 0.0)) for result in stages.values())
         return cls(ranked, round(seconds, 1), data_fingerprint)
 
@@ -65,7 +65,7 @@ class KeptRanks:
         folder = self._folder(run)
         with staged(folder) as staging:
             for stage, path in found.ranked.items():
-                model = staging / stage.split(".")[1]
+                model = staging / parsed(stage).model
                 model.mkdir(exist_ok=True)
                 for domain, ranks in load_ranks(path).items():
                     save_ranks(model, domain, ranks)
@@ -96,7 +96,7 @@ class KeptRanks:
                     f"remove {folder}, and the seed is run again"
                 )
         models = sorted({name.split("/")[0] for name in facts["files"]})
-        ranked = {f"{RANK}{model}": folder / model for model in models}
+        ranked = {rank_stage(model): folder / model for model in models}
         return SeedRanks(ranked, facts["seconds"], facts["data_fingerprint"])
 
     def _folder(self, run: RunConfig) -> Path:

@@ -24,6 +24,7 @@ from pipeline.paths import data_root
 from pipeline.prepare import CORPUS, DATA
 from pipeline.recipe import Recipe, RecipeBuilder
 from pipeline.run import places
+from pipeline.stage_names import parsed
 from pipeline.stages import Stage, in_order
 
 
@@ -131,7 +132,7 @@ def _texts(corpus: Path) -> int:
 def _weights(config: RunConfig, recipe: Recipe) -> dict[ModelName, int]:
     """Of each trained model; of candidates that differ in size, the largest."""
     weights: dict[ModelName, int] = {}
-    trained = {name.split(".")[1] for name in recipe.trained}
+    trained = {parsed(name).model for name in recipe.trained}
     for model in (name for name in config.models if name in trained):
         architecture = architecture_of(model, config)
         weights[model] = max(

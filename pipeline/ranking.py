@@ -20,6 +20,7 @@ from pipeline.ranks_file import load_ranks, save_ranks
 from pipeline.results import DomainFacts, assemble, to_json
 from pipeline.sources.oracle import Oracle
 from pipeline.splits import SplitConfig, assign_roles
+from pipeline.stage_names import parsed
 from pipeline.stages import StageContext
 from pipeline.whole_files import read_json, write_text
 
@@ -92,7 +93,7 @@ def metrics_of(
     for ranked in seeds:
         for stage, path in ranked.items():
             for domain, found in load_ranks(path).items():
-                ranks[domain].setdefault(stage.split(".")[1], []).append(found)
+                ranks[domain].setdefault(parsed(stage).model, []).append(found)
     facts = {
         name: DomainFacts(groups[name], count["users"], count["items"], count["interactions"])
         for name, count in counts.items()

@@ -22,6 +22,7 @@ from pipeline import item_vectors, prepare, ranking
 from pipeline.config import BASELINES, JOINT_MODELS, TEXT_MODELS, ModelName, RunConfig
 from pipeline.model_names import ORACLE
 from pipeline.sources.simulated import has_oracle
+from pipeline.stage_names import rank_stage
 from pipeline.stages import Stage, StageContext
 from pipeline.trained_stages import RANKS, ranking_stage, trained_stage
 from pipeline.workers.neighbours import neighbours_on_cluster
@@ -195,7 +196,7 @@ class RecipeBuilder:
             "split": key_fields(config.split),
             "mask_seen": config.evaluation.mask_seen,
         }
-        stage = Stage(f"rank.{model}", recipe, make, (corpus,), version=RANKS)
+        stage = Stage(rank_stage(model), recipe, make, (corpus,), version=RANKS)
         self._ranked[stage.name] = stage
 
     def _metrics(self, corpus: Stage) -> Stage:

@@ -21,6 +21,7 @@ from pipeline.paths import project_root, resolve
 from pipeline.ranks_file import load_ranks
 from pipeline.report_files import RunFiles
 from pipeline.report_order import by_size
+from pipeline.stage_names import is_ranking, parsed
 from pipeline.statistics import Estimate, Interval, macro_average, named_seed, paired_difference
 
 _CUT_OFF = 10
@@ -165,7 +166,7 @@ def _ranks(run: Run) -> RanksOf:
     ]
     found: dict[str, dict[str, Ranks]] = {name: {} for name in run.files.metrics["domains"]}
     for stage in run.files.run["stages"]:
-        if not stage["name"].startswith("rank."):
+        if not is_ranking(stage["name"]):
             continue
         name = Path(stage["path"]).name  # a name below the store, whatever it says
         folder = next((store / name for store in stores if (store / name).is_dir()), None)
@@ -175,7 +176,7 @@ def _ranks(run: Run) -> RanksOf:
                 f"{stores[0]} nor in {stores[1]})"
             )
         for domain, ranks in load_ranks(folder).items():
-            found[domain][stage["name"].split(".")[1]] = ranks
+            found[domain][parsed(stage["name"]).model] = ranks
     _check(run, found)
     return found
 

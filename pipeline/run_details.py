@@ -17,6 +17,7 @@ from pipeline.recipe import Recipe
 from pipeline.report_files import RunFiles
 from pipeline.report_order import domain_order, shown_model
 from pipeline.snapshots import read_encoder
+from pipeline.stage_names import parsed
 from pipeline.stages import StageResult
 from pipeline.user_models import CURVE
 from pipeline.whole_files import read_json
@@ -75,9 +76,9 @@ def _example_users(
 ) -> dict[str, Any]:
     found: dict[str, dict[str, Any]] = {}
     for name in recipe.ranked:
-        model = name.split(".")[1]
+        model = parsed(name).model
         found.setdefault(model, {}).update(load_examples(stages[name].artifact.path))
-    model = shown_model(metrics, {name.split(".")[1] for name in recipe.trained})
+    model = shown_model(metrics, {parsed(name).model for name in recipe.trained})
     corpus = Corpus.open(stages["corpus"].artifact.path / CORPUS)
     return {"model": model, "users": show(corpus, found, model, domain_order(metrics))}
 
@@ -114,7 +115,7 @@ def _parameters(recipe: Recipe, stages: Mapping[str, StageResult]) -> dict[str, 
     largest: dict[str, dict[str, int]] = {}
     for name in recipe.trained:
         counts = stages[name].facts["parameters"]
-        model = name.split(".")[1]
+        model = parsed(name).model
         if counts["total"] > largest.get(model, {"total": 0})["total"]:
             largest[model] = counts
     return largest

@@ -13,9 +13,8 @@ from pipeline.artifacts import Artifact, DamagedArtifactError, RunStore
 from pipeline.config import RunConfig
 from pipeline.config_mistakes import describe_mistakes
 from pipeline.report_files import RunFiles
+from pipeline.stage_names import is_training, parsed
 from pipeline.storage.stores import open_store
-
-_TRAIN = "train."
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,9 @@ class RunOutputs:
         """Of each trained model, the stage of each domain; None: of all domains together."""
         found: dict[str, dict[str | None, str]] = {}
         for stage in self.stages:
-            if stage.startswith(_TRAIN):
-                model, _, domain = stage.removeprefix(_TRAIN).partition(".")
-                found.setdefault(model, {})[domain or None] = stage
+            if is_training(stage):
+                _, model, domain = parsed(stage)
+                found.setdefault(model, {})[domain] = stage
         return found
 
     def output(self, stage: str, tell: Callable[..., Any] | None = None) -> Path:

@@ -19,6 +19,7 @@ from pipeline.estimates import COMPARED_BY
 from pipeline.locks import exclusive_lock
 from pipeline.progress import Progress
 from pipeline.run import RunOutcome, execute
+from pipeline.stage_names import is_training, parsed
 from pipeline.study_base import CellBase, StudyBase
 from pipeline.transfer import of_seed
 from pipeline.whole_files import read_json, write_json
@@ -191,6 +192,6 @@ def _validation(outcome: RunOutcome) -> dict[str, float]:
     """Of models trained domain by domain, the mean over the domains."""
     found: dict[str, list[float]] = {}
     for name, stage in outcome.stages.items():
-        if name.startswith("train.") and _VALIDATION in stage.facts:
-            found.setdefault(name.split(".")[1], []).append(float(stage.facts[_VALIDATION]))
+        if is_training(name) and _VALIDATION in stage.facts:
+            found.setdefault(parsed(name).model, []).append(float(stage.facts[_VALIDATION]))
     return {model: statistics.fmean(values) for model, values in sorted(found.items())}

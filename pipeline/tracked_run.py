@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.config import RunConfig
 from pipeline.report_files import RunFiles
 from pipeline.run_card import conditions
+from pipeline.stage_names import train_stage
 from pipeline.tracking.records import Figures, TrackedRun, flattened
 from pipeline.tracking.tracking import Tracking
 
@@ -44,7 +45,7 @@ def training_curves(curves: Mapping[str, Any]) -> Iterable[tuple[str, list[Figur
         yield "item_llm", [*steps, _held_out(llm["held_out"])]
     for model, scopes in curves["user_models"].items():
         for scope, points in scopes.items():
-            stage = f"train.{model}" if scope == "all" else f"train.{model}.{scope}"
+            stage = train_stage(model, None if scope == "all" else scope)
             yield stage, [_epoch(point) for point in points]
 
 

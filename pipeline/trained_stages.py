@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.candidates import Settings, setting_name, variants
 from pipeline.choice import Tried, as_chosen, best_of, keep
 from pipeline.config import ModelName, RunConfig
+from pipeline.stage_names import rank_stage, scope, train_stage
 from pipeline.stages import Stage, StageContext
 from pipeline.user_model_task import UserModelTask
 from pipeline.workers.user_model import rank_on_cluster, train_on_cluster
@@ -37,7 +38,7 @@ def trained_stage(
     task = UserModelTask.of(model, domain, config)
     architecture = task.architecture
     if not architecture.candidates and config.split.kind != "refit":
-        return _training(f"train.{_scope(task)}", task, inputs, config)
+        return _training(train_stage(model, domain), task, inputs, config)
     tasks = [
         (settings, task.model_copy(update={"architecture": variant}))
         for settings, variant in variants(architecture, architecture.candidates)
@@ -50,13 +51,13 @@ def ranking_stage(
 ) -> Stage:
     """The stage rank.MODEL[.DOMAIN]; its inputs are those of training and the trained model."""
     task = UserModelTask.of(model, domain, config)
-    scope = _scope(task)
 
     def make(context: StageContext) -> Mapping[str, Any]:
-        trained = context.inputs[f"train.{scope}"]
+        trained = context.inputs[train_stage(model, domain)]
         return rank_on_cluster(as_chosen(task, trained), config.compute, context)
 
-    return Stage(f"rank.{scope}", task.ranking_recipe(), make, inputs, version=RANKS)
+    name = rank_stage(model, domain)
+    return Stage(name, task.ranking_recipe(), make, inputs, version=RANKS)
 
 
 def _choosing(
@@ -80,13 +81,14 @@ def _choosing(
 
     recipe = {"candidates": [settings for settings, _ in tasks], "split": config.split.kind}
     slots = _slots(task, config) if is_refit else 1
-    return Stage(f"train.{_scope(task)}", recipe, make, (*inputs, *tries), slots=slots)
+    name = train_stage(task.model, task.domain)
+    return Stage(name, recipe, make, (*inputs, *tries), slots=slots)
 
 
 def _trying(
     settings: Settings, task: UserModelTask, inputs: tuple[Stage, ...], config: RunConfig
 ) -> Stage:
-    name = f"try.{_scope(task)}.{setting_name(settings) or _NO_SETTINGS}"
+    name = f"try.{scope(task.model, task.domain)}.{setting_name(settings) or _NO_SETTINGS}"
     return _training(name, task.choosing(), inputs, config)
 
 
@@ -101,7 +103,3 @@ def _training(
 
 def _slots(task: UserModelTask, config: RunConfig) -> int:
     return config.compute.workers if task.domain is None else 1
-
-
-def _scope(task: UserModelTask) -> str:
-    return task.model if task.domain is None else f"{task.model}.{task.domain}"

@@ -18,11 +18,12 @@ from typing import Any
 
 from pipeline import report
 from pipeline.config import RunConfig
-from pipeline.kept_ranks import RANK, KeptRanks, SeedRanks
+from pipeline.kept_ranks import KeptRanks, SeedRanks
 from pipeline.progress import Progress
 from pipeline.ranking import metrics_of
 from pipeline.report_files import RunFiles
 from pipeline.run import RunFolder, RunOutcome, execute, places, prepared
+from pipeline.stage_names import is_ranking
 from pipeline.stages import StageResult
 
 # Called with the seed, and the stage rank.MODEL[.DOMAIN] that has just been finished.
@@ -129,7 +130,7 @@ def _check_data(found: Mapping[int, SeedRanks], data_fingerprint: str) -> None:
 
 def _run(config: RunConfig, folder: Path, progress: Progress, on_ranked: OnRanked) -> RunOutcome:
     def on_stage(result: StageResult) -> None:
-        if result.name.startswith(RANK):
+        if is_ranking(result.name):
             on_ranked(config.seed, result)
 
     return execute(config, folder, progress, on_stage)

@@ -13,6 +13,7 @@ from pipeline.config import RunConfig
 from pipeline.metrics import from_ranks
 from pipeline.ranks_file import load_ranks
 from pipeline.results import rounded
+from pipeline.stage_names import parsed
 from pipeline.stages import StageResult
 from pipeline.transfer import of_seed
 from pipeline.whole_files import write_json
@@ -34,7 +35,7 @@ class CellFiles:
 
     def write(self, seed: int, ranked: StageResult) -> None:
         """Write a file for each domain that a stage rank.MODEL[.DOMAIN] has ranked."""
-        model = ranked.name.split(".")[1]
+        model = parsed(ranked.name).model
         for domain, ranks in load_ranks(ranked.artifact.path).items():
             cell = {
                 "domain": domain,

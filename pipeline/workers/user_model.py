@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.prepare import CORPUS
+from pipeline.stage_names import train_stage
 from pipeline.stages import StageContext
 from pipeline.storage.site import StageFolders
 from pipeline.task_data import TaskData
@@ -53,7 +54,6 @@ def _train(settings: Mapping[str, Any], member: Member, report: Reporter) -> dic
 
 def _rank(settings: Mapping[str, Any], member: Member, report: Reporter) -> None:
     task, folders = settings["task"], settings["folders"]
-    scope = task.model if task.domain is None else f"{task.model}.{task.domain}"
-    weights = folders.inputs[f"train.{scope}"] / WEIGHTS
+    weights = folders.inputs[train_stage(task.model, task.domain)] / WEIGHTS
     data = TaskData(task, task_folders(folders.inputs))
     rank_with_user_model(data, weights, folders.output)
