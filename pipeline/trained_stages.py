@@ -18,6 +18,7 @@ from pipeline.config import ModelName, RunConfig
 from pipeline.stage_names import rank_stage, scope, train_stage
 from pipeline.stages import Stage, StageContext
 from pipeline.user_model_task import UserModelTask
+from pipeline.user_models import TEXT_MULTIPLES
 from pipeline.workers.user_model import rank_on_cluster, train_on_cluster
 
 RANKS = 2  # version of what a rank stage writes: 2 added the examples
@@ -75,7 +76,9 @@ def _choosing(
         best = best_of(tried)
         if not is_refit:
             return keep(best, tried, context.output, weights=True)
-        again = tasks[tried.index(best)][1].refitting(best.facts["best_epoch"])
+        again = tasks[tried.index(best)][1].refitting(
+            best.facts["best_epoch"], best.facts.get(TEXT_MULTIPLES)
+        )
         made = train_on_cluster(again, config.compute, context)
         return keep(best, tried, context.output, weights=False) | made
 

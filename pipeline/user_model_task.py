@@ -6,6 +6,7 @@ A model trained alone sees one domain, and its items count from 0; the joint mod
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,6 +30,8 @@ class UserModelTask(BaseModel):
         architecture: The model and its training, with nothing left to choose.
         evaluation: How it is ranked.
         seed: Of weights, batches and negatives.
+        text_multiples: What the texts of each domain are to count after training, by the domain's
+            name, where that was chosen before (a refit has no validation); None: it was not.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,6 +42,7 @@ class UserModelTask(BaseModel):
     architecture: Architecture
     evaluation: EvaluationConfig
     seed: int
+    text_multiples: Mapping[str, float] | None = None
 
     @classmethod
     def of(cls, model: ModelName, domain: str | None, config: RunConfig) -> Self:
@@ -61,12 +65,13 @@ class UserModelTask(BaseModel):
         strict = self.split.model_copy(update={"kind": "strict"})
         return self.model_copy(update={"split": strict})
 
-    def refitting(self, epochs: int) -> Self:
+    def refitting(self, epochs: int, text_multiples: Mapping[str, float] | None = None) -> Self:
         """The task that learns from validation events too, for so many epochs in its schedule."""
         split = self.split.model_copy(update={"kind": "refit"})
         training = self.training.model_copy(update={"epochs": epochs})
         architecture = self.architecture.model_copy(update={"training": training})
-        return self.model_copy(update={"split": split, "architecture": architecture})
+        chosen = {"architecture": architecture, "text_multiples": text_multiples}
+        return self.model_copy(update={"split": split} | chosen)
 
     @property
     def training(self) -> TrainingConfig:
@@ -98,7 +103,7 @@ class UserModelTask(BaseModel):
             "training": key_fields(self.training, exclude={"checkpoint_steps"}),
             "mask_seen": self.evaluation.mask_seen,
             "seed": self.seed,
-        }
+        } | ({"text_multiples": self.text_multiples} if self.text_multiples else {})
 
     def ranking_recipe(self) -> dict[str, Any]:
         """What decides the ranks, beside the weights: not the cut-offs, not the block size."""

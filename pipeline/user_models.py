@@ -12,6 +12,7 @@ from pipeline.histories import TrainingHistories, training_histories
 from pipeline.leaks import check_no_leak
 from pipeline.ranks_file import save_ranks
 from pipeline.task_data import TaskData
+from pipeline.text_weights import choose_text_multiples, multiply_texts
 from pipeline.tracking.records import Figures
 from pipeline.validation import Validation
 from pipeline.whole_files import write_json
@@ -20,6 +21,7 @@ from user_model.checkpoint import load_weights, save_weights
 
 WEIGHTS = "weights"
 CURVE = "curve.json"
+TEXT_MULTIPLES = "text_multiples"  # among the facts of a model whose weights of texts were chosen
 
 # done, total, unit, remark, and the epoch's figures for the trackers
 Report = Callable[[float, float, str, str, Figures], None]
@@ -45,9 +47,11 @@ def train_user_model(
     Returns:
         Facts for the run card: parameters, epochs and, if there was one, the validation figure.
     """
-    validated = data.task.split.kind != "refit"
+    validation = Validation(data, workers) if data.task.split.kind != "refit" else None
     watched = report, on_checkpoint, should_stop
-    model, result = _fit(data, workers, scratch / "fit", watched, validated=validated)
+    model, result = _fit(data, workers, scratch / "fit", watched, validation)
+    if multiples := _text_multiples(model, data, validation, workers, report):
+        multiply_texts(model, data, multiples)
     if workers.rank == 0:
         origin = {"model": data.task.model, "domain": data.task.domain}
         save_weights(output / WEIGHTS, model, origin)
@@ -60,7 +64,9 @@ def train_user_model(
     }
     if result.skipped_steps:
         facts["skipped_steps"] = result.skipped_steps
-    return facts | ({"validation_ndcg@10": result.best_validation} if validated else {})
+    if multiples:
+        facts[TEXT_MULTIPLES] = multiples
+    return facts | ({"validation_ndcg@10": result.best_validation} if validation else {})
 
 
 def _fit(
@@ -68,8 +74,7 @@ def _fit(
     workers: Workers,
     scratch: Path,
     watched: tuple[Report, Callable[[], None] | None, Callable[[], bool] | None],
-    *,
-    validated: bool,
+    validation: Validation | None,
 ) -> tuple[Recommender, TrainingResult]:
     report, on_checkpoint, should_stop = watched
     model, training = data.build(), data.task.training
@@ -78,7 +83,6 @@ def _fit(
         data.corpus, data.roles, names,
         interleave=data.task.interleaved, with_times=data.reads_times,
     )  # fmt: skip
-    validation = Validation(data, workers) if validated else None
     check_no_leak(data.corpus, data.roles, histories, *(validation.cases if validation else ()))
 
     def on_epoch(record: EpochRecord) -> None:
@@ -107,6 +111,28 @@ def _fit(
         should_stop=should_stop,
     )
     return model, result
+
+
+def _text_multiples(
+    model: Recommender,
+    data: TaskData,
+    validation: Validation | None,
+    workers: Workers,
+    report: Report,
+) -> dict[str, float]:
+    """What texts are to count after training; empty: what they count then."""
+    if validation is None:
+        return dict(data.task.text_multiples or {})
+    if model.items.channel is None or not data.task.architecture.items.choose_text_weight:
+        return {}
+
+    def on_domain(done: int, name: str, multiple: float) -> None:
+        if workers.rank == 0:
+            remark = f"{name}: texts count {multiple:g} times as much"
+            figures = Figures({f"by_domain/{name}/text_multiple": multiple})
+            report(done, len(data.domains), "domains", remark, figures)
+
+    return choose_text_multiples(model, data, validation, workers, on_domain)
 
 
 def _point(record: EpochRecord) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.distributed as dist
 
+from pipeline.corpus import DomainInfo
 from pipeline.evaluation import shard
 from pipeline.histories import EvaluationCases, Ints, gather_ranges
 from pipeline.metrics import ndcg
@@ -13,7 +16,7 @@ from pipeline.task_data import TaskData
 from pipeline.user_model_task import UserModelTask
 from user_model import Recommender, Workers
 
-_CHOSEN_BY_K = 10  # the NDCG cut-off
+CHOSEN_BY_K = 10  # the NDCG cut-off
 
 
 class Validation:
@@ -29,14 +32,21 @@ class Validation:
         # Nobody of a new domain (train_people: 0) is looked at before the test.
         self._domains = [d for d in data.domains if data.task.split.people_of(d.name) > 0]
         self.cases = [data.cases(domain, "validation") for domain in self._domains]
-        self._shares = [_share(cases, data.task, workers) for cases in self.cases]
+        self._shares = [cases for _, cases in self.shares(None)]
+
+    def shares(self, most: int | None) -> Iterator[tuple[DomainInfo, EvaluationCases]]:
+        """Of each domain the cases of this worker: `most` in all, or what the config allows."""
+        given = self._data.task.architecture.validation_users
+        limits = [limit for limit in (most, given) if limit is not None]
+        for domain, cases in zip(self._domains, self.cases, strict=True):
+            yield domain, _share(cases, min(limits, default=None), self._data.task, self._workers)
 
     def __call__(self, model: Recommender) -> float:
         """The figure of `model` as it is now; every worker has to ask."""
         sums_D2 = torch.zeros(len(self._shares), 2, dtype=torch.float64)
         for row, (domain, cases) in enumerate(zip(self._domains, self._shares, strict=True)):
             if len(cases.targets):
-                gains = ndcg(self._data.rank(model, domain, cases), _CHOSEN_BY_K)
+                gains = ndcg(self._data.rank(model, domain, cases), CHOSEN_BY_K)
                 sums_D2[row] = torch.tensor([gains.sum(), len(gains)])
         if self._workers.size > 1:
             dist.all_reduce(sums_D2)
@@ -46,10 +56,11 @@ class Validation:
         return float((with_targets[:, 0] / with_targets[:, 1]).mean())
 
 
-def _share(cases: EvaluationCases, task: UserModelTask, workers: Workers) -> EvaluationCases:
-    """The share of one worker in the cases that early stopping looks at."""
+def _share(
+    cases: EvaluationCases, most: int | None, task: UserModelTask, workers: Workers
+) -> EvaluationCases:
+    """The share of one worker in the cases, or in `most` of them."""
     rows = np.arange(len(cases.targets))
-    most = task.architecture.validation_users
     if most is not None and len(rows) > most:
         drawn = np.random.default_rng([task.seed, most]).choice(rows, most, replace=False)
         rows = np.sort(drawn)

@@ -27,6 +27,7 @@ class ItemTableConfig(BaseModel):
         "text_channel": False,
         "text_decay": 0.8,
         "text_weight": 2.0,
+        "choose_text_weight": False,
         "neighbours": False,
         "neighbour_weight": 0.25,
         "neighbour_columns": 384,
@@ -59,6 +60,11 @@ class ItemTableConfig(BaseModel):
         description="text_channel: what its weight in the score begins as; the cosine has 1. "
         "Training moves it little.",
     )  # fmt: skip
+    choose_text_weight: bool = Field(
+        False,
+        description="text_channel: after training, choose each domain's weight on validation, "
+        "among multiples of what training left.",
+    )
     neighbours: bool = Field(
         False,
         description="In ranking, scores also compare what stands near an item in the training "

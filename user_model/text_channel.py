@@ -77,6 +77,18 @@ class TextChannel(nn.Module):
         """
         self.neighbours.copy_(share**0.5 * vectors_Vh)
 
+    @torch.no_grad()
+    def multiply_texts(self, domain: int, multiple: float) -> None:
+        """Let the texts of one domain count `multiple` times as much, and neighbours what they did.
+
+        Args:
+            domain: its number.
+            multiple: above 0.
+        """
+        mine = slice(*self.starts[domain : domain + 2].tolist())
+        self.weights[domain] *= multiple
+        self.neighbours[mine] *= multiple**-0.5
+
     def items(self, items_M: Tensor) -> Tensor:
         """Rows [M, t] of items int64 [M], in training [M, t - h]; nothing in them is learned."""
         texts_Mt = self.columns.index_select(0, items_M)

@@ -28,7 +28,7 @@ TINY = {
         },
     },
     "user_model": {
-        **{"dim": 16, "items": {"text_channel": True}},
+        **{"dim": 16, "items": {"text_channel": True, "choose_text_weight": True}},
         "training": {"epochs": 2, "negatives": 32},
     },
     "sasrec": {"dim": 16, "training": {"epochs": 2, "negatives": 32}},

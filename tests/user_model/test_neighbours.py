@@ -121,6 +121,26 @@ def test_training_is_that_without_neighbours_and_ranking_has_them_at_their_weigh
     torch.testing.assert_close(scores[0] - scores[1], weight * rows[:30] @ mean)
 
 
+def test_texts_of_a_domain_count_more_and_its_neighbours_what_they_did(histories):
+    model = built(text_channel=True)
+    trained(model, histories)
+    history, seams = torch.tensor([3, 7, 31, 40]), torch.tensor([0, 2, 4])
+    scores = []
+    for multiple in (1.0, 3.0):
+        model.items.channel.multiply_texts(0, multiple)
+        model.eval()
+        with torch.no_grad():
+            users = model.user_vectors(history, seams)[[1, 3]]
+            scores.append(users @ model.item_vectors(torch.arange(50)).T)
+    channel = model.items.channel
+    texts = (0.8 * channel.columns[3] + channel.columns[7]) / 1.8
+    # The weight holds 3 times what it did: two thirds of it are new.
+    more = channel.weights[0].item() * 2 / 3
+    found, expected = (scores[1][0] - scores[0][0])[:30], more * channel.columns[:30] @ texts
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(scores[1][1, 30:], scores[0][1, 30:])
+
+
 def test_a_table_without_text_ranks_with_neighbours_too(histories):
     model = built(text=False, neighbour_weight=0.5)
     trained(model, histories)
