@@ -137,34 +137,42 @@ def work_until_killed(folder, acknowledge, first, seed):
             cache.drop_old_versions()
 
 
-def killed_after(seconds, folder, first, seed):
-    """The batches that were acknowledged by a process that is killed after so many seconds."""
+def killed_in(whole, share, pace, folder, first, seed):
+    """Kill a process at `share` of the time of a batch after `whole` acknowledged ones.
+
+    Returns the acknowledged batches, and the seconds of one, here and now (before: `pace`).
+    """
     told, acknowledge = START.Pipe(duplex=False)
     process = START.Process(target=work_until_killed, args=(folder, acknowledge, first, seed))
     process.start()
     acknowledge.close()
     assert told.recv() == -1
-    time.sleep(seconds)
+    began = time.monotonic()
+    numbers = [told.recv() for _ in range(whole)]
+    if whole:
+        pace = (time.monotonic() - began) / whole
+    time.sleep(share * pace)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    numbers = []
     with told:
         while True:
             try:
                 numbers.append(told.recv())
             except (EOFError, OSError):  # the end, perhaps within a message
-                return numbers
+                return numbers, pace
 
 
 @pytest.mark.parametrize(
     "kills", [12, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
 )
 def test_kill_9_at_any_moment_loses_and_doubles_nothing(tmp_path, kills):
-    draw, acknowledged, seconds = random.Random(kills), [], []
+    draw, acknowledged, seconds, pace = random.Random(kills), [], [], None
     for kill in range(kills):
         first = acknowledged[-1] + 1 if acknowledged else 0
-        acknowledged += killed_after(draw.uniform(0, 0.5), tmp_path, first, kill)
+        whole = draw.randint(0, 3) if pace else 1
+        more, pace = killed_in(whole, draw.uniform(0, 1.5), pace, tmp_path, first, kill)
+        acknowledged += more
         began = time.monotonic()
         cache = opened(tmp_path)
         seconds.append(time.monotonic() - began)

@@ -179,14 +179,20 @@ def refresh_until_killed(place, told, first):
 @pytest.mark.faults
 @pytest.mark.parametrize("kills", [6, pytest.param(60, marks=pytest.mark.slow)])
 def test_kill_9_at_any_moment_of_a_refresh(place, tmp_path, kills):
-    draw, last = random.Random(kills), -1
+    draw, last, pace = random.Random(kills), -1, None
     for _ in range(kills):
         told, tell = START.Pipe(duplex=False)
         process = START.Process(target=refresh_until_killed, args=(place, tell, last + 1))
         process.start()
         tell.close()
         assert told.recv() == -1
-        time.sleep(draw.uniform(0, 1.0))
+        began = time.monotonic()
+        whole = draw.randint(0, 2) if pace else 1
+        for _ in range(whole):
+            last = told.recv()
+        if whole:
+            pace = (time.monotonic() - began) / whole  # of a refresh, here and now
+        time.sleep(draw.uniform(0, 1.5 * pace))  # somewhere in the next one
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
