@@ -31,12 +31,13 @@ class StageProgress:
         self._started = time.monotonic()
         self._last_line = self._started
         self._first: tuple[float, float] | None = None
+        self._unit = ""
 
     def update(self, done: float, total: float, unit: str, info: str = "") -> None:
         """Say that `done` of `total` units are finished; `info` is a short remark (a loss)."""
         now = time.monotonic()
-        if self._first is None or done < self._first[1]:
-            self._first = (now, done)
+        if self._first is None or done < self._first[1] or unit != self._unit:
+            self._first, self._unit = (now, done), unit
         elapsed, gained = now - self._first[0], done - self._first[1]
         rate = gained / elapsed if elapsed > 0 else 0.0
         left = f"{clock((total - done) / rate)} left" if rate > 0 else ""

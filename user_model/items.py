@@ -26,6 +26,7 @@ class ItemTableConfig(BaseModel):
         "domain_projections": False,
         "text_channel": False,
         "text_decay": 0.8,
+        "text_ranking_decay": None,
         "text_weight": 2.0,
         "choose_text_weight": False,
         "neighbours": False,
@@ -54,6 +55,10 @@ class ItemTableConfig(BaseModel):
     text_decay: float = Field(
         0.8, gt=0.0, le=1.0,
         description="text_channel: how much an event counts, against the event after it.",
+    )  # fmt: skip
+    text_ranking_decay: float | None = Field(
+        None, gt=0.0, le=1.0,
+        description="text_channel and neighbours: the same in ranking; null = as in training.",
     )  # fmt: skip
     text_weight: float = Field(
         2.0, gt=0.0,
@@ -299,7 +304,9 @@ def _channel(
     else:
         white_Vt = torch.zeros(n_items, 0)
     return TextChannel(
-        white_Vt, starts, decay=config.text_decay, weight=config.channel_weight,
+        white_Vt, starts,
+        decay=config.text_ranking_decay or config.text_decay, training_decay=config.text_decay,
+        weight=config.channel_weight,
         neighbours=config.neighbour_columns if config.neighbours else 0,
     )  # fmt: skip
 

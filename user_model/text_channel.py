@@ -35,7 +35,9 @@ class TextChannel(nn.Module):
     Args:
         whitened_Vt: float [V, t], rows of any length; a row of zeros says nothing.
         starts: int64 [D + 1], the first item of each domain, and the number of items.
-        decay: weight of an event, against that of the event after it.
+        decay: weight of an event, against that of the event after it, in ranking.
+        training_decay: the same in training; None: as in ranking. What is learned beside a longer
+            memory of texts ranks better beside a shorter one (docs/log.md).
         weight: what w begins as. Against sampled negatives the loss hardly moves it, and asks for
             less than the ranking does (docs/log.md), so it is a setting and not only a start.
         neighbours: columns h of neighbours in histories, which `set_neighbours` fills; saved with
@@ -52,11 +54,13 @@ class TextChannel(nn.Module):
         starts: Tensor,
         *,
         decay: float,
+        training_decay: float | None = None,
         weight: float,
         neighbours: int = 0,
     ) -> None:
         super().__init__()
         self.decay = decay
+        self.training_decay = decay if training_decay is None else training_decay
         self.register_buffer("columns", functional.normalize(whitened_Vt, dim=1), persistent=False)
         empty_Vh = torch.zeros(len(whitened_Vt), neighbours)
         self.register_buffer("neighbours", empty_Vh, persistent=neighbours > 0)
@@ -103,7 +107,8 @@ class TextChannel(nn.Module):
             items_T: int64 [T], packed global item positions, oldest first, one domain a sequence.
             cu_seqlens: int64 [S + 1], seams.
         """
-        means_Tt = decayed_means(self.items(items_T), cu_seqlens, self.decay)
+        decay = self.training_decay if self.training else self.decay
+        means_Tt = decayed_means(self.items(items_T), cu_seqlens, decay)
         domains_T = torch.bucketize(items_T, self.starts[1:-1], right=True)
         return self.weights[domains_T, None] * means_Tt
 

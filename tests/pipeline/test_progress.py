@@ -28,6 +28,16 @@ def test_a_log_gets_lines_of_80_columns_with_share_time_left_and_rate(log):
     assert "left" in lines(log)[-1]
 
 
+def test_another_unit_has_a_rate_of_its_own(log, monkeypatch):
+    times = iter([0.0, 100.0, 200.0, 300.0, 310.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(times))
+    with Progress(log).stage("train") as stage:
+        for done, unit in ((1, "epochs"), (2, "epochs"), (2, "domains"), (4, "domains")):
+            stage.update(done, 6, unit)
+    assert "left" not in lines(log)[2]
+    assert "0:10 left" in lines(log)[3]
+
+
 def test_every_stage_is_numbered_and_says_how_it_ended(log):
     progress = Progress(log)
     progress.expect(["corpus", "metrics"])

@@ -15,6 +15,7 @@ FORMS = {
     "plain": ({}, {}),
     "history_mean": ({"history_mean": True}, {"text_channel": True}),
     "decay 1": ({"history_mean": True}, {"text_channel": True, "text_decay": 1.0}),
+    "shorter memory": ({}, {"text_channel": True, "text_ranking_decay": 0.4}),
     "lean": ({"head": "lean"}, {"text_channel": True, "text_weight": 0.7}),
     "times": ({"time_gaps": True}, {"text_channel": True}),
     "odd shapes": ({"heads": 3, "head_dim": 6, "state_dim": 5, "ffn_dim": 21}, {}),

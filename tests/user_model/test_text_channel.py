@@ -83,6 +83,17 @@ def test_a_score_is_the_cosine_and_the_weighted_text(model, texts):
     torch.testing.assert_close(scores, cosines + weights * (means @ white.T))
 
 
+def test_ranking_may_have_a_shorter_memory_of_texts_than_training(texts):
+    config = ItemTableConfig(text_channel=True, text_ranking_decay=0.3)
+    table = ItemTable.build(config, 60, 16, texts, STARTS)
+    history, seams = torch.tensor([3, 7, 3, 50, 41]), torch.tensor([0, 3, 5])
+    white = functional.normalize(whitened_by_domain(texts, STARTS), dim=1)
+    for training, decay in ((True, 0.8), (False, 0.3)):
+        expected = 2.0 * means_by_the_definition(white[history], seams.tolist(), decay)
+        table.channel.train(training)
+        torch.testing.assert_close(table.channel.histories(history, seams).detach(), expected)
+
+
 def test_the_loss_moves_the_weights_by_its_slope(model):
     history, seams = torch.tensor([3, 7, 3, 50, 41]), torch.tensor([0, 3, 5])
     weights = model.items.channel.weights
