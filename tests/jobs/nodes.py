@@ -13,7 +13,9 @@ from pathlib import Path
 
 from pipeline.workers.local_ray import LocalRay, _free_ports, _ray
 
-_START_SECONDS = 120.0
+# A raylet ends itself where its agent names no port within 15 s, which no setting changes and a
+# slow machine may need; `ray start` waits on for it. Who runs nodes starts such a one again.
+_ATTEMPTS, _ATTEMPT_SECONDS = 3, 60
 
 
 class Node:
@@ -43,19 +45,22 @@ class Node:
             *("--object-store-memory", str(150 * 2**20), "--temp-dir", str(self.sessions)),
         ]
         environment = ray.environment | dict(variables) | {"HYDRAREC_CACHE": str(self.mirror)}
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
-        self._wait()
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None:
-            if "Ray runtime started" in self._log.read_text(errors="replace"):
+        environment["RAY_raylet_start_wait_time_s"] = str(_ATTEMPT_SECONDS)
+        for _ in range(_ATTEMPTS):
+            with self._log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    command, env=environment, stdout=log, stderr=log, start_new_session=True
+                )
+            if self._started():
                 return
-            time.sleep(0.2)
         raise RuntimeError(self._log.read_text(errors="replace")[-2000:])
+
+    def _started(self) -> bool:
+        while self._process.poll() is None:
+            if "Ray runtime started" in self._log.read_text(errors="replace"):
+                return True
+            time.sleep(0.2)
+        return False
 
     def stop(self) -> None:
         """End it as a machine that is given back."""
