@@ -31,6 +31,10 @@ _START_SECONDS = 300.0
 # machine of two cores needs for the node's Python processes alone.
 _NODE_SECONDS = 240
 _STOP_SECONDS = 30.0
+# A raylet ends itself where its agent has named no port within 15 s, which no setting changes and a
+# busy machine may need, and `ray start` waits on for it. So such a start is made once more.
+_ATTEMPTS = 3
+_GAVE_UP = "Check failed"
 # Two training workers, Ray Train's controller and a Ray Data actor must be schedulable at once,
 # even where there are two cores: these are slots for Ray's scheduler, not cores.
 _LEAST_CPUS = 4
@@ -103,17 +107,17 @@ class LocalRay:
         token = self._folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
-        with self._log.open("wb") as log:
-            self._head = subprocess.Popen(
-                self._command(),
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # a Ctrl-C is for the command; this Ray ends after it
-            )
-        self._wait_until_started()
-        return self
+        try:
+            for attempt in range(_ATTEMPTS):
+                if self._starts(self._folder / f"r{attempt}"):
+                    return self
+                self._stop()
+            end = self._log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"Ray did not start in {_ATTEMPTS} attempts; its log ends:\n{end}")
+        except BaseException:
+            self._stop()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
 
     def __exit__(
         self,
@@ -121,14 +125,18 @@ class LocalRay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._head is not None
+        self._stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _stop(self) -> None:
+        if self._head is None:
+            return
         self._head.send_signal(signal.SIGTERM)
         try:
             self._head.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._head.kill()
             self._head.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def submit(
         self,
@@ -154,7 +162,7 @@ class LocalRay:
     def _log(self) -> Path:
         return self._folder / "head.log"
 
-    def _command(self) -> list[str]:
+    def _command(self, sessions: Path) -> list[str]:
         return [
             *(_ray(), "start", "--head", "--block", "--disable-usage-stats", "--no-monitor"),
             *("--node-ip-address", "127.0.0.1", "--port", str(self._port)),
@@ -164,20 +172,29 @@ class LocalRay:
             *("--metrics-export-port", str(self._metrics_port)),
             *("--ray-client-server-port", str(self._client_port)),
             *("--num-cpus", str(self._cpus), "--object-store-memory", str(300 * 2**20)),
-            *("--temp-dir", str(self._folder / "r")),
+            *("--temp-dir", str(sessions)),
         ]
 
-    def _wait_until_started(self) -> None:
-        assert self._head is not None
+    def _starts(self, sessions: Path) -> bool:
+        with self._log.open("wb") as log:
+            self._head = subprocess.Popen(
+                self._command(sessions),
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C is for the command; this Ray ends after it
+            )
         deadline = time.monotonic() + _START_SECONDS
+        raylet = sessions / "session_latest" / "logs" / "raylet.err"
         while time.monotonic() < deadline and self._head.poll() is None:
             started = "Ray runtime started" in self._log.read_text(errors="replace")
             if started and _listens(self._agent_port):  # the agent is who starts jobs
-                return
+                return True
+            if raylet.is_file() and _GAVE_UP in raylet.read_text(errors="replace"):
+                return False
             time.sleep(0.2)
-        end = self._log.read_text(errors="replace")[-2000:]
-        self._head.kill()
-        raise RuntimeError(f"Ray did not start within {_START_SECONDS:.0f} s; its log ends:\n{end}")
+        return False
 
 
 def _ray() -> str:
