@@ -38,19 +38,6 @@ _GAVE_UP = "Check failed"
 # Two training workers, Ray Train's controller and a Ray Data actor must be schedulable at once,
 # even where there are two cores: these are slots for Ray's scheduler, not cores.
 _LEAST_CPUS = 4
-# A Ray of one's own has one user, who reads the job's output: what it measures of itself for a
-# dashboard, for Prometheus and for an autoscaler costs a third of an idle Ray's CPU time.
-_QUIET = {
-    "RAY_enable_metrics_collection": "0",
-    "RAY_metrics_report_interval_ms": "60000",
-    "RAY_task_events_report_interval_ms": "0",
-    "RAY_event_stats": "0",
-    "RAY_raylet_report_resources_period_milliseconds": "500",
-    "RAY_debug_dump_period_milliseconds": "0",
-    "RAY_prestart_worker_first_driver": "0",
-    "REPORTER_UPDATE_INTERVAL_MS": "60000",
-    "LOG_NAME_UPDATE_INTERVAL_S": "5",
-}
 
 
 class LocalRay:
@@ -100,7 +87,6 @@ class LocalRay:
             # Told to end, a head waits so long for its actors to leave; Ray Data's never do.
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             "PYTHONUNBUFFERED": "1",
-            **_QUIET,
         }
 
     def __enter__(self) -> LocalRay:
@@ -164,7 +150,7 @@ class LocalRay:
 
     def _command(self, sessions: Path) -> list[str]:
         return [
-            *(_ray(), "start", "--head", "--block", "--disable-usage-stats", "--no-monitor"),
+            *(_ray(), "start", "--head", "--block", "--disable-usage-stats"),
             *("--node-ip-address", "127.0.0.1", "--port", str(self._port)),
             *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard_port)),
             *("--dashboard-agent-listen-port", str(self._agent_port)),
