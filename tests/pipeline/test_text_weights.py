@@ -62,8 +62,8 @@ def trained(given, folders, output):
     return data, model.eval(), facts, told
 
 
-def figure(data, model, domain, role="validation"):
-    return ndcg(data.rank(model, domain, data.cases(domain, role)), 10).mean()
+def figure(data, model, domain):
+    return ndcg(data.rank(model, domain, data.cases(domain, "validation")), 10).mean()
 
 
 def test_each_domain_gets_the_multiple_that_is_best_on_validation(folders, tmp_path):

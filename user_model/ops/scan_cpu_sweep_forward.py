@@ -74,7 +74,7 @@ def _load_transposed(zero, state, source, at, N, P, wide, deep):
 
 @njit
 def _load_output_gradient(problem, gradients, block, work, sweep, s, first, tokens, head):
-    """Dy = dout * RoPE(z), dz = RoPE^-1(dout * y)."""
+    """dy = dout * RoPE(z), dz = RoPE^-1(dout * y)."""
     P, zero, wide = problem.width, problem.zero, padded_width(problem.width)
     size = tokens * wide
     copy_rows(zero, block.dy, 0, wide, gradients.out, first, head, tokens, P, 0)
@@ -129,7 +129,7 @@ def _recur_transposed(zero, block, work, sweep, mark, later, tokens, pending, wi
 
 @njit
 def _finish_dC(zero, block, sweep, tokens, at, wide, deep):
-    """DC = decayed sums + s (x . dy) B; keep x . dy and C . (decayed sums); return sum x . dy."""
+    """dC = decayed sums + s (x . dy) B; keep x . dy and C . (decayed sums); return sum x . dy."""
     row, all_direct, mixed = wide + 2 * deep, 0.0, block.mixed
     for t in range(tokens):
         direct_sums, flow_sums = splat(zero, 0.0), splat(zero, 0.0)
