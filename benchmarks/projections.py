@@ -32,11 +32,13 @@ class Projection:
     Attributes:
         module: holds one weight.
         x: its input, with the strides that it has in the block; a leaf.
+        options: what else the block calls it with.
         dy: the gradient of its result, with the strides that autograd gives it.
     """
 
     module: nn.Module
     x: Tensor
+    options: tuple[Any, ...]
     dy: Tensor
 
     @property
@@ -48,7 +50,7 @@ class Projection:
     def run(self) -> tuple[Tensor, ...]:
         """Run it forward and backward: the gradients of input and weight."""
         return torch.autograd.grad(
-            self.module(self.x), [self.x, *self.module.parameters()], self.dy
+            self.module(self.x, *self.options), [self.x, *self.module.parameters()], self.dy
         )
 
 
@@ -60,11 +62,11 @@ def projections(length: int, sequences: int) -> dict[str, Projection]:
         for name, module in mixer.block.named_modules()
         if isinstance(module, nn.Linear | GroupedLinear)
     }
-    inputs: dict[str, Tensor] = {}
+    inputs: dict[str, tuple[Any, ...]] = {}
     gradients: dict[str, Tensor] = {}
 
     def record(name: str, module: nn.Module, given: tuple[Any, ...], y: Tensor) -> None:
-        inputs[name] = given[0].detach().requires_grad_()
+        inputs[name] = (given[0].detach().requires_grad_(), given[1:])
         y.register_hook(partial(gradients.__setitem__, name))  # type: ignore[no-untyped-call]
 
     hooks = [module.register_forward_hook(partial(record, name)) for name, module in found.items()]
@@ -72,7 +74,7 @@ def projections(length: int, sequences: int) -> dict[str, Projection]:
     for hook in hooks:
         hook.remove()
     assert gradients.keys() == found.keys(), "a projection that the block did not call"
-    return {name: Projection(found[name], inputs[name], gradients[name]) for name in found}
+    return {name: Projection(found[name], *inputs[name], gradients[name]) for name in found}
 
 
 def projections_section(report: Report, setting: Setting) -> None:

@@ -24,16 +24,16 @@ A_MIN, A_MAX = 1.0, 16.0
 
 
 class GroupedLinear(nn.Module):
-    """A linear map of its own for each head: x [T, V, P] to [T, V, O], as one batched GEMM."""
+    """A linear map of its own for each head: x [T, V, P] to [T, V, O]."""
 
     def __init__(self, heads: int, inputs: int, outputs: int) -> None:
         super().__init__()
         bound = 1.0 / math.sqrt(inputs)
         self.weight = nn.Parameter(torch.empty(heads, inputs, outputs).uniform_(-bound, bound))
 
-    def forward(self, x_TVP: Tensor) -> Tensor:
+    def forward(self, x_TVP: Tensor, backend: str = "torch") -> Tensor:
         """Map x [T, V, P] to [T, V, O]; the result's memory order is [V, T, O]."""
-        return torch.bmm(x_TVP.transpose(0, 1), self.weight).transpose(0, 1)
+        return ops.grouped_linear(x_TVP, self.weight, backend=backend)
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class FullHeads(Heads):
         self, x_TVP: Tensor, z_TVP: Tensor | None, packed: Packed
     ) -> tuple[Tensor, LayerState | None]:
         """Return Mamba-2(X) * RoPE(Z), [T, V, P], and the state if asked; z is before SiLU."""
-        gate_TVP, x_TVP, selected_TVM = self._project(x_TVP, packed.gaps)
+        gate_TVP, x_TVP, selected_TVM = self._project(x_TVP, packed.gaps, packed.backend)
         y_TVP, state = self._mix(x_TVP, selected_TVM, None, packed)
         y_TVP = self._gate(y_TVP, gate_TVP, packed.backend)
         return interact(y_TVP, z_TVP, packed, rope=self.rope), state
@@ -198,20 +198,19 @@ class FullHeads(Heads):
         self, x_nVP: Tensor, z_nVP: Tensor | None, state: LayerState, gaps_n: Tensor | None = None
     ) -> tuple[Tensor, LayerState]:
         """Do the same with one event of each user; z_nVP is after RoPE."""
-        gate_nVP, x_nVP, selected_nVM = self._project(x_nVP, gaps_n)
+        gate_nVP, x_nVP, selected_nVM = self._project(x_nVP, gaps_n, "torch")
         y_nVP, state = self._mix_one(x_nVP, selected_nVM, state)
         y_nVP = self._gate(y_nVP, gate_nVP, "torch")
         return (y_nVP if z_nVP is None else y_nVP * z_nVP), state
 
-    def _project(self, x_TVP: Tensor, gaps_T: Tensor | None) -> tuple[Tensor, ...]:
+    def _project(self, x_TVP: Tensor, gaps_T: Tensor | None, backend: str) -> tuple[Tensor, ...]:
         P, N, _ = self.split
-        return self._timed(self.in_projection(x_TVP), gaps_T).split([P, P, 2 * N + 1], -1)
+        return self._timed(self.in_projection(x_TVP, backend), gaps_T).split([P, P, 2 * N + 1], -1)
 
     def _gate(self, y_TVP: Tensor, gate_TVP: Tensor, backend: str) -> Tensor:
         weight_VP = self.norm_weight.view(y_TVP.shape[1:])
-        return self.out_projection(
-            ops.gated_norm(y_TVP, gate_TVP, weight_VP, NORM_EPS, backend=backend)
-        )
+        y_TVP = ops.gated_norm(y_TVP, gate_TVP, weight_VP, NORM_EPS, backend=backend)
+        return self.out_projection(y_TVP, backend)
 
 
 class LeanHeads(Heads):
@@ -230,7 +229,7 @@ class LeanHeads(Heads):
         self, x_TVP: Tensor, z_TVP: Tensor | None, packed: Packed
     ) -> tuple[Tensor, LayerState | None]:
         """Return scan(X) * RoPE(Z), [T, V, P], and the state if asked; z is before SiLU."""
-        selected_TVM = self._timed(self.in_projection(x_TVP), packed.gaps)
+        selected_TVM = self._timed(self.in_projection(x_TVP, packed.backend), packed.gaps)
         if self.rope:
             return self._mix(x_TVP, selected_TVM, z_TVP, packed)
         y_TVP, state = self._mix(x_TVP, selected_TVM, None, packed)

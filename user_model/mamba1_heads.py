@@ -56,7 +56,7 @@ class Mamba1Heads(nn.Module):
     ) -> tuple[Tensor, LayerState | None]:
         """Return Mamba(X) * RoPE(Z), [T, V, P], and the state if asked; z is before SiLU."""
         V, before = x_TVP.shape[1], packed.state
-        gate_TVP, x_TVP = self.in_projection(x_TVP).chunk(2, -1)
+        gate_TVP, x_TVP = self.in_projection(x_TVP, packed.backend).chunk(2, -1)
         x_TK, tails = ops.causal_conv(
             x_TVP.flatten(1), self.conv.weight, self.conv.bias, packed.cu_seqlens,
             initial_state=None if before is None else before.tails.flatten(2).mT,

@@ -10,6 +10,7 @@ from user_model.ops.backends import BackendUnavailableError
 from user_model.ops.conv_scan import conv_scan
 from user_model.ops.convolution import causal_conv
 from user_model.ops.elementwise import gated_norm, rope_product, swiglu
+from user_model.ops.grouped_linear import grouped_linear
 from user_model.ops.infonce import sampled_infonce
 from user_model.ops.packing import Plan, plan
 from user_model.ops.rotary import rope
@@ -22,6 +23,7 @@ __all__ = [
     "causal_conv",
     "conv_scan",
     "gated_norm",
+    "grouped_linear",
     "hydra_scan",
     "plan",
     "rope",

@@ -124,6 +124,7 @@ def _cpu_problem() -> str:
         from user_model.ops import (  # noqa: F401
             convolution_cpu,
             elementwise_cpu,
+            grouped_linear_cpu,
             running_sum_cpu,
             scan_cpu,
         )

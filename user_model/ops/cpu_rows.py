@@ -117,6 +117,23 @@ def store_rows(zero, target, first, head, source, at, stride, tokens, width):
 
 
 @njit
+def store_elements(zero, target, at, source, count):
+    """Copy `count` elements from the start of `source`, whole lines of them past the caches.
+
+    `finish_streams` must follow.
+    """
+    line = VECTOR_BYTES // lanes(zero)
+    begin = min(count, -(target // line + at) % lanes(zero))
+    end = begin + (count - begin) // lanes(zero) * lanes(zero)
+    for k in range(begin):
+        write(target, at + k, read(zero, source, k))
+    for k in range(begin, end, lanes(zero)):
+        stream(target, at + k, load(zero, source, k))
+    for k in range(end, count):
+        write(target, at + k, read(zero, source, k))
+
+
+@njit
 def keep_rows(zero, target, first, head, source, stride, tokens, width):
     """Copy rows `stride` apart to rows of one head, which will be read again."""
     begin = first * target.token + head * target.head

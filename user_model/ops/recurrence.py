@@ -9,53 +9,23 @@ Shapes: R rows and L lanes of a state.
 from typing import Any
 
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import njit, types
 from numba.extending import intrinsic
 
-from user_model.ops.lanes import CONTRACT, SECOND_CACHE, VECTOR_BYTES, Vector, _splat, emit_prefetch
+from user_model.ops.lanes import SECOND_CACHE, VECTOR_BYTES, Vector, emit_prefetch
 from user_model.ops.lanes import lanes as lanes_of
+from user_model.ops.vector_code import AVX512, TILE_ROWS, TILE_VECTORS, VectorCode
 
-# Rows of the state that a tile keeps in registers: with 16 registers of 32 bytes (AVX2) 4 rows
-# leave room for the operands, with 32 of 64 bytes (AVX-512) 8 do.
-_AVX512 = get_host_cpu_features().get("avx512f", False)
-TILE_ROWS = 8 if _AVX512 else 4
-# Vectors of a tile's row, where the width allows. A coefficient is loaded once for both: with one,
-# AVX-512 waits for loads. AVX2 has no registers for it (a vector of ours is two of its own).
-TILE_VECTORS = 2 if _AVX512 else 1
 # Lines of memory that a tile asks for a token, for what is read later. Asked for all at once, they
 # would wait for each other: a core has a few dozen lines under way at most. They go to the second
 # cache: the first has no room for them beside the block at hand (a quarter slower).
-ASKED = 3 if _AVX512 else 1
+ASKED = 3 if AVX512 else 1
 _ENTRY_BYTES = 16
 _LEAST_LANES = VECTOR_BYTES // 8  # of float64
 
 
-class _Emitter:
+class _Emitter(VectorCode):
     """Emits a tile: a loop over tokens with the tile's rows as its variables."""
-
-    def __init__(self, builder: Any, kind: Vector) -> None:
-        self.builder, self.kind = builder, kind
-        self.element_bytes = kind.element.bitwidth // 8
-
-    def place(self, pointer: Any) -> Any:
-        return self.builder.bitcast(pointer, self.kind.of().as_pointer())
-
-    def load(self, pointer: Any) -> Any:
-        return self.builder.load(self.place(pointer), align=self.element_bytes)
-
-    def store(self, value: Any, pointer: Any) -> None:
-        self.builder.store(value, self.place(pointer), align=self.element_bytes)
-
-    def splat(self, scalar: Any) -> Any:
-        return _splat(self.builder, self.kind, scalar)
-
-    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
-        product = self.builder.fmul(a, b, flags=CONTRACT)
-        return self.builder.fadd(product, c, flags=CONTRACT)
-
-    def offset(self, pointer: Any, count: Any, step: Any) -> Any:
-        return self.builder.gep(pointer, [self.builder.mul(count, step)])
 
     def asks(self, table: Any, first: Any) -> list[tuple[Any, Any]]:
         """Read (pointer to a byte, stride) of each line that the tile asks for, ASKED of them."""
@@ -87,37 +57,24 @@ class _Emitter:
         scales = self.splat(scale)
         initial = [builder.fmul(self.load(place), scales) for place in places]
 
-        before = builder.block
-        loop, after = builder.append_basic_block("tokens"), builder.append_basic_block("done")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        token = builder.phi(integer)
-        token.add_incoming(numbers[0], before)
-        held = [builder.phi(self.kind.of()) for _ in numbers]
-        for phi, value in zip(held, initial, strict=True):
-            phi.add_incoming(value, before)
-        for start, stride in asks:
-            emit_prefetch(builder, self.offset(start, token, stride), SECOND_CACHE)
-        rows, lanes, read, out = (self.offset(start, token, stride) for start, stride in moving)
-        lane, sums, updated = self.load(lanes), self.load(out), []
-        for number, old in zip(numbers, held, strict=True):
-            weight = self.splat(builder.load(builder.gep(rows, [number])))
-            coefficient = self.splat(builder.load(builder.gep(read, [number])))
-            if read_first:
-                sums = self.multiply_add(coefficient, old, sums)
-            new = self.multiply_add(weight, lane, old)
-            if not read_first:
-                sums = self.multiply_add(coefficient, new, sums)
-            updated.append(new)
-        self.store(sums, out)
-        following = builder.add(token, ir.Constant(integer, 1))
-        token.add_incoming(following, loop)
-        for phi, value in zip(held, updated, strict=True):
-            phi.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("<", following, steps), loop, after)
+        def turn(token: Any, held: list[Any]) -> list[Any]:
+            for start, stride in asks:
+                emit_prefetch(builder, self.offset(start, token, stride), SECOND_CACHE)
+            rows, lanes, read, out = (self.offset(at, token, stride) for at, stride in moving)
+            lane, sums, updated = self.load(lanes), self.load(out), []
+            for number, old in zip(numbers, held, strict=True):
+                weight = self.splat(builder.load(builder.gep(rows, [number])))
+                coefficient = self.splat(builder.load(builder.gep(read, [number])))
+                if read_first:
+                    sums = self.multiply_add(coefficient, old, sums)
+                new = self.multiply_add(weight, lane, old)
+                if not read_first:
+                    sums = self.multiply_add(coefficient, new, sums)
+                updated.append(new)
+            self.store(sums, out)
+            return updated
 
-        builder.position_at_end(after)
-        for place, value in zip(places, updated, strict=True):
+        for place, value in zip(places, self.loop(steps, initial, turn), strict=True):
             self.store(value, place)
 
 
@@ -136,12 +93,10 @@ def _tile(read_first: bool, vectors: int, asking: bool) -> Any:
         )  # fmt: skip
 
         def emit(context, builder, signature, arguments):
-            kind, arrays = Vector(scale, vectors), []
+            emitter, arrays = _Emitter(builder, Vector(scale, vectors)), []
             for first in range(2, len(arguments) - 2, 3):
                 base, at, stride = arguments[first : first + 3]
-                start = builder.inttoptr(base, kind.of().element.as_pointer())
-                arrays.append((builder.gep(start, [at]), stride))
-            emitter = _Emitter(builder, kind)
+                arrays.append((emitter.pointer(base, at), stride))
             asks = emitter.asks(*arguments[-2:]) if asking else []
             emitter.tile(arguments[0], arguments[1], arrays, asks, read_first)
             return context.get_dummy_value()

@@ -13,6 +13,7 @@ import torch
 from user_model.ops import (
     conv_scan,
     gated_norm,
+    grouped_linear,
     hydra_scan,
     rope_product,
     running_sum,
@@ -41,8 +42,9 @@ def warm_up(dtype: torch.dtype = torch.float32) -> None:
     turned = rope_product(x, z, cu_seqlens, backend="cpu")
     normed = gated_norm(x, z, random(H, P), 1e-6, backend="cpu")
     gated = swiglu(random(T, 2 * P), backend="cpu")
+    mapped = grouped_linear(x, random(H, P, P), backend="cpu")
     summed = running_sum(x, cu_seqlens, backend="cpu")
-    results = (mixed, scanned, convolved, turned, normed, gated, summed)
+    results = (mixed, scanned, convolved, turned, normed, gated, mapped, summed)
     torch.stack([result.sum() for result in results]).sum().backward()
 
 

@@ -13,6 +13,7 @@ from user_model.ops import (
     causal_conv,
     conv_scan,
     gated_norm,
+    grouped_linear,
     hydra_scan,
     rope_product,
     sampled_infonce,
@@ -43,6 +44,7 @@ def ops_on(backend):
         "gated_norm": lambda: gated_norm(x, x, torch.ones(H, P), 1e-6, backend=backend),
         "rope_product": lambda: rope_product(x, x, cu_seqlens, backend=backend),
         "swiglu": lambda: swiglu(x.flatten(1), backend=backend),
+        "grouped_linear": lambda: grouped_linear(x, torch.randn(H, P, N), backend=backend),
         "sampled_infonce": lambda: sampled_infonce(
             torch.randn(T, 8), torch.randn(9, 8), torch.zeros(T, dtype=torch.int64),
             torch.ones(1, 3, dtype=torch.int64), temperature=1.0, backend=backend,
