@@ -98,7 +98,7 @@ def _equal(report: Report, setting: Setting, length: int) -> bool:
         name, value = worst(differences)
         where = ".".join(name.split(".")[-2:])
         report.row(
-            f"L={length:<5} {head}: cpu equals torch to an RMS ratio of {value:.1e} ({where})",
+            f"L={length:<5} {head}: cpu equals torch: RMS ratio {value:.1e} ({where})",
             section="mixer", length=length, rival=head, rms_ratio=value, worst=name,
         )  # fmt: skip
         verdicts.append(

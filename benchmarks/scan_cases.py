@@ -130,7 +130,7 @@ def scan_section(report: Report, setting: Setting) -> None:
     report.note(f"whole: y * RoPE(z); bare: y. Bars: whole, chunk {CHUNKS[0]}.")
     machine = Machine.measured(setting)
     report.row(
-        f"the machine at best: {machine.flop / 1e9:.1f} GFLOP/s in float32 matrix products, "
+        f"the machine at best: {machine.flop / 1e9:.1f} GFLOP/s in float32 products, "
         f"{machine.memory / 1e9:.1f} GB/s",
         section="scan", gflop_a_second=machine.flop / 1e9, gb_a_second=machine.memory / 1e9,
     )  # fmt: skip
