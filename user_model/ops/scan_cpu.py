@@ -285,14 +285,17 @@ _CU_SEQLENS, _OFFSET, _TENSORS = 8, 11, 15
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.want_final, _, ctx.activate = inputs[_TENSORS:]
+    # Zeros for `kept`, which no one differentiates, would be another pass over memory.
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(output[2], *inputs[:_TENSORS])
 
 
 def _differentiate(
-    ctx: Any, dy: Tensor, dfinal: Tensor, dkept: Tensor
+    ctx: Any, dy: Tensor | None, dfinal: Tensor | None, dkept: None
 ) -> tuple[Tensor | None, ...]:
     kept, *inputs = ctx.saved_tensors
     final = dfinal if ctx.want_final else None
+    dy = torch.zeros_like(inputs[0]) if dy is None else dy
     found = iter(_scan_backward(unit_stride(dy), final, kept, *inputs, ctx.activate))
     gradients: list[Tensor | None] = []
     for place, value in enumerate(inputs):
