@@ -17,7 +17,15 @@ from user_model.ops.convolution_cpu_kernels import (
     convolve_backward,
     convolve_forward,
 )
-from user_model.ops.cpu_memory import ZERO, address, allocate, padded, rows, unit_stride, units_of
+from user_model.ops.cpu_memory import (
+    ZERO,
+    address,
+    allocate,
+    pad_columns,
+    rows,
+    unit_stride,
+    units_of,
+)  # fmt: skip
 from user_model.ops.cpu_rows import BLOCK
 from user_model.ops.result_memory import results
 from user_model.ops.threads import spread
@@ -33,15 +41,14 @@ def conv_cpu(
     silu: bool,
 ) -> Tensor:
     """Do what `conv_reference` does for the outputs, with at most TAPS taps."""
-    missing, (K, taps) = padded(x_TK.shape[1]) - x_TK.shape[1], weight_K4.shape
+    K, taps = weight_K4.shape
     bias = x_TK.new_zeros(K) if bias_K is None else bias_K
     tails = None
     if tails_SKV is not None:  # fewer taps are the last of TAPS
-        tails = F.pad(tails_SKV, (TAPS - taps, 0)).mT
-        tails = F.pad(tails, (0, missing)).contiguous()
+        tails = pad_columns(F.pad(tails_SKV, (TAPS - taps, 0)).mT)
     y_TK: Tensor = _conv(
-        unit_stride(x_TK), F.pad(F.pad(weight_K4, (TAPS - taps, 0)).mT, (0, missing)).contiguous(),
-        F.pad(bias, (0, missing)).contiguous(), cu_seqlens, tails, silu,
+        unit_stride(x_TK), pad_columns(F.pad(weight_K4, (TAPS - taps, 0)).mT), pad_columns(bias),
+        cu_seqlens, tails, silu,
     )  # fmt: skip
     return y_TK
 

@@ -33,6 +33,12 @@ def padded(width: int) -> int:
     return -(-width // PADDING) * PADDING
 
 
+def pad_columns(values: Tensor) -> Tensor:
+    """Pad the last dimension to whole vectors with zeros; contiguous."""
+    width = values.shape[-1]
+    return F.pad(values, (0, padded(width) - width)).contiguous()
+
+
 def unit_stride(values: Tensor) -> Tensor:
     """Return the tensor, or a copy whose last stride is 1."""
     return values if values.stride(-1) == 1 else values.contiguous()
@@ -93,7 +99,7 @@ def units_of(cu_seqlens: Tensor) -> Tensor:
 def turn_rows(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     """Return RoPE's (cosine, sine) of each pair at these positions: [n, width padded]."""
     pairs = torch.view_as_real(turns_at(positions, width, double=dtype == torch.float64)).flatten(1)
-    return F.pad(pairs, (0, padded(width) - width))
+    return pad_columns(pairs)
 
 
 def turns_table(length: int, width: int, dtype: torch.dtype) -> Tensor:

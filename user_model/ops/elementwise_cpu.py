@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from user_model.ops import elementwise_cpu_kernels as kernels
 from user_model.ops.cpu_memory import (
     ZERO,
     address,
-    padded,
+    pad_columns,
     rows,
     turn_rows,
     turns_table,
@@ -25,23 +23,21 @@ from user_model.ops.cpu_memory import (
 )
 from user_model.ops.cpu_rows import SLACK
 from user_model.ops.result_memory import results
-from user_model.ops.threads import spread
+from user_model.ops.threads import spread_parts
 
 # Sums over tokens are made part by part, whatever the number of threads.
 PART_TOKENS = 512
 
 
-def _by_parts(n_tokens: int, run: Callable[[int, int, int], None]) -> int:
-    """Call `run(part, first token, last token + 1)` for all parts; return their number."""
-    firsts = np.arange(0, n_tokens, PART_TOKENS)
+def _by_parts(n_tokens: int, run: Callable[[int, int, int], None]) -> None:
+    """Call `run(part, first token, last token + 1)` for all parts."""
 
     def run_parts(first: int, last: int) -> None:
         for part in range(first, last):
-            begin = int(firsts[part])
+            begin = part * PART_TOKENS
             run(part, begin, min(begin + PART_TOKENS, n_tokens))
 
-    spread(run_parts, np.minimum(PART_TOKENS, n_tokens - firsts), n_tokens=n_tokens)
-    return len(firsts)
+    spread_parts(run_parts, PART_TOKENS, n_tokens=n_tokens)
 
 
 def _n_parts(n_tokens: int) -> int:
@@ -106,8 +102,7 @@ _swiglu.register_autograd(
 
 def gated_norm(y_THP: Tensor, gate_THP: Tensor, weight_HP: Tensor, eps: float) -> Tensor:
     """Do what `elementwise.gated_norm` says, for float32 and float64."""
-    wide = padded(weight_HP.shape[1]) - weight_HP.shape[1]
-    weight = F.pad(weight_HP.to(y_THP.dtype), (0, wide)).contiguous()
+    weight = pad_columns(weight_HP.to(y_THP.dtype))
     out: Tensor = _gated_norm(unit_stride(y_THP), unit_stride(gate_THP), weight, eps)
     return out
 

@@ -50,9 +50,8 @@ def grouped_linear(x: Tensor, weight: Tensor, *, backend: str = "auto") -> Tenso
 
 
 def _runs_compiled(x: Tensor, weight: Tensor, backend: str) -> bool:
-    if not runs_compiled("grouped_linear", backend, x):
-        return False
-    if x.dtype not in (torch.float32, torch.float64):
-        return False
     result_bytes = x.shape[0] * weight.shape[0] * weight.shape[2] * x.dtype.itemsize
-    return backend == "cpu" or result_bytes >= LEAST_COMPILED
+    if backend == "auto" and result_bytes < LEAST_COMPILED:
+        return False
+    exact = x.dtype in (torch.float32, torch.float64)
+    return runs_compiled("grouped_linear", backend, x) and exact

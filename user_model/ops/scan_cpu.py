@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from user_model.ops.cpu_memory import (
     ZERO,
     address,
     allocate,
+    pad_columns,
     padded,
     rows,
     turn_rows,
@@ -113,8 +113,7 @@ def _state(state: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 def _pad_channels(values: Tensor, P: int, N: int) -> Tensor:
     """Pad the x, B and C channels of [..., K] each to whole vectors: [..., W], contiguous."""
-    parts = zip(values.split([P, N, N], -1), (P, N, N), strict=True)
-    return torch.cat([F.pad(part, (0, padded(width) - width)) for part, width in parts], -1)
+    return torch.cat([pad_columns(part) for part in values.split([P, N, N], -1)], -1)
 
 
 @torch.library.custom_op("hydrarec::scan_cpu", mutates_args=())

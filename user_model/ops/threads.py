@@ -44,6 +44,12 @@ def spread(run: Callable[[int, int], None], weights: NDArray[np.int64], *, n_tok
         future.result()
 
 
+def spread_parts(run: Callable[[int, int], None], part_tokens: int, *, n_tokens: int) -> None:
+    """Call `run(first, last)` as `spread` does, for parts of `part_tokens` tokens each."""
+    begins = np.arange(0, n_tokens, part_tokens)
+    spread(run, np.minimum(part_tokens, n_tokens - begins), n_tokens=n_tokens)
+
+
 @functools.lru_cache(maxsize=4)
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     # The process's id is part of the key: a fork inherits no threads.

@@ -56,6 +56,39 @@ def run_with_gradients() -> Callable[..., Named]:
     return run
 
 
+def wide_view(value):
+    """The same numbers between others, from an odd element on: last stride 1."""
+    wide = torch.cat((value[..., :1], value, value[..., :2], value[..., :2]), -1)
+    return wide[..., 1 : 1 + value.shape[-1]]
+
+
+def gaps(value):
+    """The same numbers, every second element."""
+    return torch.stack((value, value), -1).flatten(-2)[..., ::2]
+
+
+def transposed(value):
+    """The same numbers, tokens next to each other."""
+    return value.transpose(0, -1).contiguous().transpose(0, -1)
+
+
+@pytest.fixture(params=[wide_view, gaps, transposed])
+def same_on_views(request, run_with_gradients) -> Callable[..., None]:
+    """Hold an op of one result to the same on views of its inputs, with a view as its gradient."""
+    view = request.param
+
+    def check(op: Callable[..., tuple[Tensor]], inputs: Named) -> None:
+        def on_views(**leaves: Tensor) -> tuple[Tensor]:
+            (out,) = op(**{name: view(value) for name, value in leaves.items()})
+            return (view(out),)  # so that the output's gradient is a view as well
+
+        viewed = run_with_gradients(on_views, inputs, ["out"])
+        expected = run_with_gradients(lambda **leaves: (view(op(**leaves)[0]),), inputs, ["out"])
+        assert_same(viewed, expected, 1e-15)
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def bounds() -> Callable[[Sequence[int]], Tensor]:
     """Turn lengths into cu_seqlens."""

@@ -57,35 +57,8 @@ def test_heads_come_first_in_memory(backend):
     assert out.stride() == (6, 5 * 6, 1)
 
 
-def strided(value):
-    """The same numbers between others, from an odd element on: last stride 1."""
-    wide = torch.cat((value[..., :1], value, value[..., :1], value[..., :1]), -1)
-    return wide[..., 1 : 1 + value.shape[-1]]
-
-
-def gaps(value):
-    """The same numbers, every second element."""
-    return torch.stack((value, value), -1).flatten(-2)[..., ::2]
-
-
-def transposed(value):
-    """The same numbers, rows next to each other."""
-    return value.transpose(0, -1).contiguous().transpose(0, -1)
-
-
-@pytest.mark.parametrize("view", [strided, gaps, transposed])
-def test_views_are_as_good_as_copies(view, compare, run_with_gradients):
-    inputs = make(133, 12, 25)
-
-    def on_views(**leaves):
-        (out,) = form("cpu")(**{name: view(value) for name, value in leaves.items()})
-        return (view(out),)  # so that the output's gradient is a view as well
-
-    viewed = run_with_gradients(on_views, inputs, ["out"])
-    expected = run_with_gradients(
-        lambda **leaves: (view(form("cpu")(**leaves)[0]),), inputs, ["out"]
-    )
-    compare(viewed, expected, 1e-15)
+def test_views_are_as_good_as_copies(same_on_views):
+    same_on_views(form("cpu"), make(133, 12, 25))
 
 
 def test_the_gradient_of_a_sum_is_expanded_not_laid_out(compare):
