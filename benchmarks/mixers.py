@@ -16,6 +16,7 @@ from user_model import HydraConfig, ops
 from user_model.feed_forward import GatedFeedForward
 from user_model.heads import Packed
 from user_model.hydra import HydraBlock
+from user_model.linear import Linear
 
 DIM, HEADS, WIDTH = 128, 4, 32
 Head = Literal["lean", "full"]
@@ -53,15 +54,17 @@ class HydraMixer(nn.Module):
 
 
 class AttentionMixer(nn.Module):
-    """One product for q, k and v, torch's causal scaled_dot_product_attention, one product."""
+    """One product for q, k and v, torch's causal scaled_dot_product_attention, one product.
+
+    Its products are as fast as Hydra's, `user_model.linear`.
+    """
 
     def __init__(self, length: int, *, glu: bool = False) -> None:
         """Make it for sequences of L tokens."""
         super().__init__()
         torch.manual_seed(0)
         self.length = length
-        self.qkv = nn.Linear(DIM, 3 * DIM, bias=False)
-        self.output = nn.Linear(DIM, DIM, bias=False)
+        self.qkv, self.output = Linear(DIM, 3 * DIM, bias=False), Linear(DIM, DIM, bias=False)
         self.ffn = GatedFeedForward(DIM, HydraConfig(dim=DIM).ffn_width) if glu else nn.Identity()
 
     def forward(self, u_Td: Tensor) -> Tensor:

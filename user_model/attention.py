@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from user_model.linear import Linear
 from user_model.sequence import sequence_lengths
 
 _BOUNDS = (0, 2, 4, 8, 16, 32, 50, 64, 100, 128, 200, 256, 512, 1024, 2048, 4096)
@@ -121,8 +122,8 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, dim: int, heads: int, *, output: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.input = nn.Linear(dim, 3 * dim)
-        self.output = nn.Linear(dim, dim) if output else nn.Identity()
+        self.input = Linear(dim, 3 * dim)
+        self.output = Linear(dim, dim) if output else nn.Identity()
 
     def forward(self, h_Td: Tensor, plan: AttentionPlan) -> Tensor:
         """Map h [T, d] to [T, d]."""

@@ -7,6 +7,7 @@ Shapes: T packed tokens, d model width, F hidden width.
 from torch import Tensor, nn
 
 from user_model import ops
+from user_model.linear import Linear
 
 
 class GatedFeedForward(nn.Module):
@@ -18,8 +19,8 @@ class GatedFeedForward(nn.Module):
     def __init__(self, dim: int, hidden: int, backend: str = "auto") -> None:
         super().__init__()
         self.backend = backend
-        self.up = nn.Linear(dim, 2 * hidden, bias=False)
-        self.down = nn.Linear(hidden, dim, bias=False)
+        self.up = Linear(dim, 2 * hidden, bias=False, backend=backend)
+        self.down = Linear(hidden, dim, bias=False, backend=backend)
 
     def forward(self, h_Td: Tensor) -> Tensor:
         """Map h [T, d] to [T, d]."""

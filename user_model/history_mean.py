@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from user_model import ops
 from user_model.heads import Packed
+from user_model.linear import Linear
 
 
 class HistoryMean(nn.Module):
@@ -19,11 +20,12 @@ class HistoryMean(nn.Module):
 
     Args:
         dim: model width d.
+        backend: of the map.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, backend: str = "auto") -> None:
         super().__init__()
-        self.linear = nn.Linear(dim, dim, bias=False)
+        self.linear = Linear(dim, dim, bias=False, backend=backend)
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, normed_Td: Tensor, packed: Packed) -> tuple[Tensor, Tensor | None]:

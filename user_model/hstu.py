@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from user_model.attention import AttentionPlan, check_heads
 from user_model.dropout import TokenDropout
+from user_model.linear import Linear
 from user_model.sequence import check_packed
 
 _NORM_EPS = 1e-6  # [C]
@@ -54,14 +55,14 @@ class HSTULayer(nn.Module):
         super().__init__()
         self.heads, self.longest = config.heads, config.max_positions
         self.norm = nn.LayerNorm(config.dim, eps=_NORM_EPS)
-        self.input = nn.Linear(config.dim, 4 * config.dim, bias=False)
+        self.input = Linear(config.dim, 4 * config.dim, bias=False)
         self.position_bias = nn.Parameter(torch.empty(config.max_positions).normal_(std=_BIAS_STD))
         self.time_bias = (
             nn.Parameter(torch.empty(_BUCKETS).normal_(std=_BIAS_STD)) if time_bias else None
         )
         self.mixed_norm = nn.LayerNorm(config.dim, eps=_NORM_EPS)
         self.dropout = TokenDropout(config.dropout)
-        self.output = nn.Linear(config.dim, config.dim)
+        self.output = Linear(config.dim, config.dim)
         nn.init.normal_(self.input.weight, std=_BIAS_STD)
         nn.init.xavier_uniform_(self.output.weight)
 

@@ -19,6 +19,7 @@ from user_model.dropout import TokenDropout
 from user_model.feed_forward import GatedFeedForward
 from user_model.heads import CONV_WIDTH, FullHeads, LeanHeads, Packed
 from user_model.history_mean import HistoryMean
+from user_model.linear import Linear
 from user_model.mamba1_heads import Mamba1Heads
 from user_model.ops.rotary import rotate, turns_at
 from user_model.sequence import check_packed, sequence_lengths
@@ -129,10 +130,10 @@ class HydraBlock(nn.Module):
         self.heads, self.width, self.rope = config.heads, config.head_width, config.rope
         self.streams = 2 if config.interaction else 1
         self.norm = nn.RMSNorm(config.dim, eps=1e-6)
-        self.input = nn.Linear(config.dim, self.streams * inner, bias=False)
+        self.input = Linear(config.dim, self.streams * inner, bias=False, backend=config.backend)
         self.interaction = _heads(config)
-        self.output = nn.Linear(inner, config.dim, bias=False)
-        self.history_mean = HistoryMean(config.dim) if config.history_mean else None
+        self.output = Linear(inner, config.dim, bias=False, backend=config.backend)
+        self.history_mean = HistoryMean(config.dim, config.backend) if config.history_mean else None
         self.ffn_norm = nn.RMSNorm(config.dim, eps=1e-6)
         self.ffn = GatedFeedForward(config.dim, config.ffn_width, config.backend)
         self.dropout = TokenDropout(config.dropout)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from user_model import ops
 from user_model.dropout import TokenDropout
 from user_model.heads import NORM_EPS, CausalConv, SelectiveScan
+from user_model.linear import Linear
 from user_model.sequence import check_packed
 
 
@@ -63,11 +64,11 @@ class Mamba2Mixer(nn.Module):
         E, N, V = config.inner_width, config.state_dim, config.heads
         self.heads, self.backend = V, config.backend
         self.split = [E, E + 2 * N, V]
-        self.input = nn.Linear(config.dim, sum(self.split), bias=False)
+        self.input = Linear(config.dim, sum(self.split), bias=False, backend=config.backend)
         self.conv = CausalConv(E + 2 * N)
         self.scan = SelectiveScan(V)
         self.norm_weight = nn.Parameter(torch.ones(E))
-        self.output = nn.Linear(E, config.dim, bias=False)
+        self.output = Linear(E, config.dim, bias=False, backend=config.backend)
 
     def forward(self, h_Td: Tensor, cu_seqlens: Tensor, plan: ops.Plan) -> Tensor:
         """Map h [T, d] to [T, d]; nothing crosses the seams of cu_seqlens [S + 1]."""
@@ -113,10 +114,10 @@ class Mamba2RecBlock(nn.Module):
         self.dropout = TokenDropout(config.dropout)
         self.norm = nn.LayerNorm(config.dim)
         self.ffn = nn.Sequential(
-            nn.Linear(config.dim, config.ffn_width),
+            Linear(config.dim, config.ffn_width, backend=config.backend),
             nn.GELU(),
             TokenDropout(config.dropout),
-            nn.Linear(config.ffn_width, config.dim),
+            Linear(config.ffn_width, config.dim, backend=config.backend),
         )
         self.ffn_dropout = TokenDropout(config.dropout)
         self.ffn_norm = nn.LayerNorm(config.dim)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from user_model.attention import AttentionPlan, CausalSelfAttention, check_heads
 from user_model.dropout import TokenDropout
+from user_model.linear import Linear
 from user_model.sequence import check_packed, positions
 
 
@@ -57,10 +58,10 @@ class SASRecBlock(nn.Module):
         self.dropout = TokenDropout(config.dropout)
         self.ffn_norm = nn.LayerNorm(config.dim, eps=eps)
         self.ffn = nn.Sequential(
-            nn.Linear(config.dim, config.ffn_width),
+            Linear(config.dim, config.ffn_width),
             nn.ReLU(),
             TokenDropout(config.dropout),
-            nn.Linear(config.ffn_width, config.dim),
+            Linear(config.ffn_width, config.dim),
         )
         self.ffn_dropout = TokenDropout(config.dropout)
 

@@ -12,6 +12,7 @@ from user_model.ops.convolution import causal_conv
 from user_model.ops.elementwise import gated_norm, rope_product, swiglu
 from user_model.ops.grouped_linear import grouped_linear
 from user_model.ops.infonce import sampled_infonce
+from user_model.ops.linear import linear
 from user_model.ops.packing import Plan, plan
 from user_model.ops.rotary import rope
 from user_model.ops.running_sum import running_sum
@@ -25,6 +26,7 @@ __all__ = [
     "gated_norm",
     "grouped_linear",
     "hydra_scan",
+    "linear",
     "plan",
     "rope",
     "rope_product",

@@ -134,6 +134,17 @@ def store_elements(zero, target, at, source, count):
 
 
 @njit
+def add_row(zero, target, source, begin, tokens, width):
+    """Add `width` elements from `begin` on to each row of `target`; its rows have no gaps."""
+    whole = width - width % lanes(zero)
+    for at in range(0, tokens * width, width):
+        for k in range(0, whole, lanes(zero)):
+            store(target, at + k, load(zero, target, at + k) + load(zero, source, begin + k))
+        for k in range(whole, width):
+            write(target, at + k, read(zero, target, at + k) + read(zero, source, begin + k))
+
+
+@njit
 def keep_rows(zero, target, first, head, source, stride, tokens, width):
     """Copy rows `stride` apart to rows of one head, which will be read again."""
     begin = first * target.token + head * target.head

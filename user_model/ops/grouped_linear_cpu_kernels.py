@@ -9,7 +9,7 @@ Shapes: T tokens, H heads, P inputs and M outputs of a head, U units of tokens.
 # The types of compiled functions are inferred by numba from what they are called with.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
 
-from user_model.ops.cpu_rows import copy_rows, store_elements, store_rows
+from user_model.ops.cpu_rows import add_row, copy_rows, store_elements, store_rows
 from user_model.ops.kernel_cache import kernel
 from user_model.ops.lanes import finish_streams, padded_width
 from user_model.ops.small_products import add_product, set_product
@@ -19,11 +19,13 @@ BLOCK_TOKENS = 64
 
 
 @kernel
-def grouped_linear_forward(zero, x, weight, out, inputs, outputs, T, H, P, M, first, last):
+def grouped_linear_forward(
+    zero, x, weight, bias, out, inputs, outputs, T, H, P, M, first, last
+):  # fmt: skip
     """Write out [H, T, M] for tokens first .. last - 1.
 
-    x: Rows [T, H, P]; weight: [H, P, padded M], zeros in the padding; inputs, outputs: a block of
-    rows of P and of M, and a vector more of both.
+    x: Rows [T, H, P]; weight: [H, P, padded M], zeros in the padding; bias: [H, M], 0 where absent;
+    inputs, outputs: a block of rows of P and of M, and a vector more of both.
     """
     wide = padded_width(M)
     for begin in range(first, last, BLOCK_TOKENS):
@@ -33,6 +35,8 @@ def grouped_linear_forward(zero, x, weight, out, inputs, outputs, T, H, P, M, fi
             set_product(
                 zero, tokens, wide, P, inputs, 0, P, 1, weight, h * P * wide, wide, outputs, 0, M
             )
+            if bias != 0:
+                add_row(zero, outputs, bias, h * M, tokens, M)
             store_elements(zero, out, (h * T + begin) * M, outputs, tokens * M)
     finish_streams()
 

@@ -15,6 +15,7 @@ from user_model.ops import (
     gated_norm,
     grouped_linear,
     hydra_scan,
+    linear,
     rope_product,
     sampled_infonce,
     swiglu,
@@ -45,6 +46,7 @@ def ops_on(backend):
         "rope_product": lambda: rope_product(x, x, cu_seqlens, backend=backend),
         "swiglu": lambda: swiglu(x.flatten(1), backend=backend),
         "grouped_linear": lambda: grouped_linear(x, torch.randn(H, P, N), backend=backend),
+        "linear": lambda: linear(x.flatten(1), torch.randn(N, H * P), backend=backend),
         "sampled_infonce": lambda: sampled_infonce(
             torch.randn(T, 8), torch.randn(9, 8), torch.zeros(T, dtype=torch.int64),
             torch.ones(1, 3, dtype=torch.int64), temperature=1.0, backend=backend,

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from user_model.ops import causal_conv, conv_scan, gated_norm, grouped_linear, hydra_scan
+from user_model.ops import (
+    causal_conv,
+    conv_scan,
+    gated_norm,
+    grouped_linear,
+    hydra_scan,
+    linear,
+)
 from user_model.ops import threads as pool
 from user_model.ops.threads import TOKENS_A_THREAD, spread
 
@@ -44,6 +51,7 @@ def inputs_of(op):
         },
         "gated_norm": {"y": (T, H, P), "gate": (T, H, P), "weight": (H, P)},
         "grouped_linear": {"x": (T, H, P), "weight": (H, P, 2 * N + 1)},
+        "linear": {"x": (T, K), "weight": (P, K), "bias": (P,)},
     }[op]  # fmt: skip
     made = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     return made | ({"A": -made["A"].exp()} if "A" in made else {})
@@ -53,8 +61,9 @@ def call(op, leaves):
     cu_seqlens = torch.tensor([0, *LENGTHS]).cumsum(0)
     if op == "gated_norm":
         return (gated_norm(**leaves, eps=1e-6, backend="cpu"),)
-    if op == "grouped_linear":
-        return (grouped_linear(**leaves, backend="cpu"),)
+    if op in ("grouped_linear", "linear"):
+        map_ = grouped_linear if op == "grouped_linear" else linear
+        return (map_(**leaves, backend="cpu"),)
     run = {"hydra_scan": hydra_scan, "causal_conv": causal_conv, "conv_scan": conv_scan}[op]
     return run(**leaves, cu_seqlens=cu_seqlens, return_final_state=True, backend="cpu")
 
@@ -68,7 +77,7 @@ def everything(op):
     return [*outputs, *torch.autograd.grad(outputs, list(leaves.values()), cotangents)]
 
 
-OPS = ["hydra_scan", "causal_conv", "conv_scan", "gated_norm", "grouped_linear"]
+OPS = ["hydra_scan", "causal_conv", "conv_scan", "gated_norm", "grouped_linear", "linear"]
 
 
 @pytest.mark.parametrize("op", OPS)
