@@ -116,6 +116,19 @@ def _recurrence(read_first: bool, asking: bool) -> Any:
         lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
         table, asked_from,
     ):  # fmt: skip
+        """Run state += rows_t (x) lanes_t and out_t += read_t^T state, token by token.
+
+        Args:
+            steps: number of tokens, at least 1.
+            scale: the state is multiplied by it first; its type is that of all elements.
+            state: address of [height, width], in place; both are multiples of PADDING.
+            rows: address; height elements a token, from element `rows_at` on, `rows_stride` apart
+                (negative: backward).
+            lanes, read, out: the same with width, height and width elements a token.
+            table: address of `asked_lines` entries, int64 (address, stride in bytes); token t also
+                asks for the line at address + (asked_from + t) * stride of each.
+            asked_from: see `table`.
+        """
         one = lanes_of(scale)
         both = TILE_VECTORS * one
         rest = width - width % both
@@ -139,8 +152,10 @@ def _recurrence(read_first: bool, asking: bool) -> Any:
     return recurrence
 
 
-_updates_then_reads, _reads_then_updates = _recurrence(False, True), _recurrence(True, True)
-_reads_then_updates_alone = _recurrence(True, False)
+# A token enters the state before it is read.
+update_then_read = _recurrence(read_first=False, asking=True)
+_reads_then_updates = _recurrence(read_first=True, asking=True)
+_reads_then_updates_alone = _recurrence(read_first=True, asking=False)
 
 
 @njit
@@ -154,32 +169,6 @@ def asked_lines(height, width, one):
 def most_asked_lines(height: int, width: int) -> int:
     """Return as many lines as a recurrence over [height, width] or its transpose asks for."""
     return ASKED * height * width // (TILE_ROWS * _LEAST_LANES)
-
-
-@njit
-def update_then_read(
-    steps, scale, state, height, width, rows, rows_at, rows_stride,
-    lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
-    table, asked_from,
-):  # fmt: skip
-    """Run state += rows_t (x) lanes_t, then out_t += read_t^T state, token by token.
-
-    Args:
-        steps: number of tokens, at least 1.
-        scale: the state is multiplied by it first; its type is that of all elements.
-        state: address of [height, width], in place; both are multiples of PADDING.
-        rows: address; height elements a token, from element `rows_at` on, `rows_stride` apart
-            (negative: backward).
-        lanes, read, out: the same with width, height and width elements a token.
-        table: address of `asked_lines` entries, int64 (address, stride in bytes); token t also
-            asks for the line at address + (asked_from + t) * stride of each.
-        asked_from: see `table`.
-    """
-    _updates_then_reads(
-        steps, scale, state, height, width, rows, rows_at, rows_stride,
-        lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
-        table, asked_from,
-    )  # fmt: skip
 
 
 @njit

@@ -95,6 +95,21 @@ def _product(adds: bool) -> Any:
         zero, height, width, terms, left, left_at, left_row, left_term, right, right_at,
         right_term, out, out_at, out_row,
     ):  # fmt: skip
+        """Make out[r, l] = sum over j of left[r, j] right[j, l], the sum in the order of j.
+
+        Rows are made TILE_ROWS at a time and columns a vector at a time, so more of both may be
+        read and written than are asked for: `out` and `left` must have room for it.
+
+        Args:
+            zero: 0 of the elements' type.
+            height: rows of the result, R.
+            width: columns of the result, a multiple of a vector's lanes.
+            terms: J, at least 1.
+            left: address of [R, J]; from element `left_at`, `left_row` between rows, `left_term`
+                between terms.
+            right: address of [J, width]; from element `right_at`, `right_term` between terms.
+            out: address of [R, width]; from element `out_at`, `out_row` between rows.
+        """
         one = lanes(zero)
         both = TILE_VECTORS * one
         # The last vectors of a row may pass its end: the first ones of the next are written later.
@@ -115,43 +130,8 @@ def _product(adds: bool) -> Any:
     return product
 
 
-_sets, _adds = _product(False), _product(True)
-
-
-@njit
-def set_product(
-    zero, height, width, terms, left, left_at, left_row, left_term, right, right_at, right_term,
-    out, out_at, out_row,
-):  # fmt: skip
-    """Write out[r, l] = sum over j of left[r, j] right[j, l], the sum in the order of j.
-
-    Rows are made TILE_ROWS at a time and columns a vector at a time, so more of both may be read
-    and written than are asked for: `out` and `left` must have room for it. Rows of `out` may stand
-    closer than whole vectors: what passes the end of a row is overwritten by the next.
-
-    Args:
-        zero: 0 of the elements' type.
-        height: rows of the result, R.
-        width: columns of the result, a multiple of a vector's lanes.
-        terms: J, at least 1.
-        left: address of [R, J]; from element `left_at`, `left_row` between rows, `left_term`
-            between terms.
-        right: address of [J, width]; from element `right_at`, `right_term` between terms.
-        out: address of [R, width]; from element `out_at`, `out_row` between rows.
-    """
-    _sets(
-        zero, height, width, terms, left, left_at, left_row, left_term, right, right_at,
-        right_term, out, out_at, out_row,
-    )  # fmt: skip
-
-
-@njit
-def add_product(
-    zero, height, width, terms, left, left_at, left_row, left_term, right, right_at, right_term,
-    out, out_at, out_row,
-):  # fmt: skip
-    """Add to `out` what `set_product` would write; its rows must be whole vectors apart."""
-    _adds(
-        zero, height, width, terms, left, left_at, left_row, left_term, right, right_at,
-        right_term, out, out_at, out_row,
-    )  # fmt: skip
+# Writes the product. Rows of `out` may stand closer than whole vectors: what passes the end of a
+# row is overwritten by the next.
+set_product = _product(False)
+# Adds the product to `out`, whose rows must be whole vectors apart.
+add_product = _product(True)
