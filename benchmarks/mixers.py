@@ -16,7 +16,7 @@ from user_model import HydraConfig, ops
 from user_model.feed_forward import GatedFeedForward
 from user_model.heads import Packed
 from user_model.hydra import HydraBlock
-from user_model.linear import Linear
+from user_model.layers import Linear
 
 DIM, HEADS, WIDTH = 128, 4, 32
 Head = Literal["lean", "full"]

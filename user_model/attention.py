@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from user_model.linear import Linear
+from user_model.layers import Linear
 from user_model.sequence import sequence_lengths
 
 _BOUNDS = (0, 2, 4, 8, 16, 32, 50, 64, 100, 128, 200, 256, 512, 1024, 2048, 4096)

@@ -7,7 +7,7 @@ Shapes: T packed tokens, d model width, F hidden width.
 from torch import Tensor, nn
 
 from user_model import ops
-from user_model.linear import Linear
+from user_model.layers import Linear
 
 
 class GatedFeedForward(nn.Module):

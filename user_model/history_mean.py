@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from user_model import ops
 from user_model.heads import Packed
-from user_model.linear import Linear
+from user_model.layers import Linear
 
 
 class HistoryMean(nn.Module):

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from user_model.attention import AttentionPlan, check_heads
 from user_model.dropout import TokenDropout
-from user_model.linear import Linear
+from user_model.layers import Linear, RMSNorm
 from user_model.sequence import check_packed
 
 _NORM_EPS = 1e-6  # [C]
@@ -108,7 +108,7 @@ class HSTU(nn.Module):
     def __init__(self, config: HSTUConfig, *, time_bias: bool = False) -> None:
         super().__init__()
         self.config, self.reads_times = config, time_bias
-        self.input_norm = nn.RMSNorm(config.dim, eps=_NORM_EPS)
+        self.input_norm = RMSNorm(config.dim, eps=_NORM_EPS)
         self.input_dropout = TokenDropout(config.dropout)
         self.layers = nn.ModuleList(
             HSTULayer(config, time_bias=time_bias) for _ in range(config.layers)

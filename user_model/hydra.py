@@ -19,7 +19,7 @@ from user_model.dropout import TokenDropout
 from user_model.feed_forward import GatedFeedForward
 from user_model.heads import CONV_WIDTH, FullHeads, LeanHeads, Packed
 from user_model.history_mean import HistoryMean
-from user_model.linear import Linear
+from user_model.layers import Linear, RMSNorm
 from user_model.mamba1_heads import Mamba1Heads
 from user_model.ops.rotary import rotate, turns_at
 from user_model.sequence import check_packed, sequence_lengths
@@ -129,12 +129,12 @@ class HydraBlock(nn.Module):
         inner = config.heads * config.head_width
         self.heads, self.width, self.rope = config.heads, config.head_width, config.rope
         self.streams = 2 if config.interaction else 1
-        self.norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.norm = RMSNorm(config.dim, eps=1e-6, backend=config.backend)
         self.input = Linear(config.dim, self.streams * inner, bias=False, backend=config.backend)
         self.interaction = _heads(config)
         self.output = Linear(inner, config.dim, bias=False, backend=config.backend)
         self.history_mean = HistoryMean(config.dim, config.backend) if config.history_mean else None
-        self.ffn_norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.ffn_norm = RMSNorm(config.dim, eps=1e-6, backend=config.backend)
         self.ffn = GatedFeedForward(config.dim, config.ffn_width, config.backend)
         self.dropout = TokenDropout(config.dropout)
         self.ffn_dropout = TokenDropout(config.dropout)
@@ -210,12 +210,12 @@ class Hydra(nn.Module):
         super().__init__()
         self.config, self.reads_times = config, config.time_gaps
         self.input_dropout = TokenDropout(config.dropout)
-        self.input_norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.input_norm = RMSNorm(config.dim, eps=1e-6, backend=config.backend)
         self.gap_vectors: nn.Parameter | None = None
         if config.time_gaps:
             self.gap_vectors = nn.Parameter(torch.zeros(GAP_BUCKETS, config.dim))
         self.blocks = nn.ModuleList(HydraBlock(config) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.norm = RMSNorm(config.dim, eps=1e-6, backend=config.backend)
 
     def forward(
         self, vectors_Td: Tensor, cu_seqlens: Tensor, times_T: Tensor | None = None

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from user_model.dropout import keep_mask, mix, mix_integers
 from user_model.item_domains import ItemDomains
+from user_model.ops.dropout import keep_mask, mix, mix_integers
 from user_model.text_channel import TextChannel
 from user_model.whitening import whitened, whitened_by_domain
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from user_model import ops
 from user_model.dropout import TokenDropout
 from user_model.heads import NORM_EPS, CausalConv, SelectiveScan
-from user_model.linear import Linear
+from user_model.layers import Linear
 from user_model.sequence import check_packed
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from user_model.attention import AttentionPlan, CausalSelfAttention, check_heads
 from user_model.dropout import TokenDropout
-from user_model.linear import Linear
+from user_model.layers import Linear, RMSNorm
 from user_model.sequence import check_packed, positions
 
 
@@ -85,7 +85,7 @@ class SASRec(nn.Module):
         self.positions = nn.Parameter(torch.empty(config.max_positions, config.dim))
         nn.init.normal_(self.positions, std=0.02)
         # Rows of unit RMS, so that items and positions keep their proportion as the table grows.
-        self.input_norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.input_norm = RMSNorm(config.dim, eps=1e-6)
         self.input_dropout = TokenDropout(config.dropout)
         self.blocks = nn.ModuleList(SASRecBlock(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim)

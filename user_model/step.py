@@ -17,10 +17,11 @@ from torch.nn import functional
 from user_model.averaging import WeightAverage
 from user_model.batching import Batch, Batches, Int64
 from user_model.distributed import Workers
-from user_model.dropout import keyed_dropout, mix, mix_integers
+from user_model.dropout import keyed_dropout
 from user_model.losses import loss_negatives, loss_tile, sampled_loss
 from user_model.negatives import NegativeSampler
 from user_model.non_finite import NonFiniteLossError
+from user_model.ops.dropout import mix, mix_integers
 from user_model.optimizer import DenseAdamW, RowAdamW
 from user_model.recommender import Recommender
 from user_model.training_config import TrainingConfig

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from user_model.dropout import TokenDropout, keep_mask, keyed_dropout, mix, mix_integers
+from user_model.dropout import TokenDropout, keyed_dropout
+from user_model.ops.dropout import keep_mask, mix, mix_integers
 
 
 def keys(n, seed=0):

@@ -9,11 +9,13 @@ os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
 from user_model.ops.backends import BackendUnavailableError
 from user_model.ops.conv_scan import conv_scan
 from user_model.ops.convolution import causal_conv
+from user_model.ops.dropout import token_dropout
 from user_model.ops.elementwise import gated_norm, rope_product, swiglu
 from user_model.ops.grouped_linear import grouped_linear
 from user_model.ops.infonce import sampled_infonce
 from user_model.ops.linear import linear
 from user_model.ops.packing import Plan, plan
+from user_model.ops.rms_norm import rms_norm
 from user_model.ops.rotary import rope
 from user_model.ops.running_sum import running_sum
 from user_model.ops.scan import hydra_scan
@@ -28,9 +30,11 @@ __all__ = [
     "hydra_scan",
     "linear",
     "plan",
+    "rms_norm",
     "rope",
     "rope_product",
     "running_sum",
     "sampled_infonce",
     "swiglu",
+    "token_dropout",
 ]

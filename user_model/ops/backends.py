@@ -77,6 +77,24 @@ def runs_compiled(op: str, backend: str, values: torch.Tensor) -> bool:
     return resolve(op, backend, ("torch", "cpu"), values.device) == "cpu"
 
 
+def runs_compiled_if(pays: bool, op: str, backend: str, values: torch.Tensor) -> bool:
+    """Whether it runs for float32 or float64; "auto" takes it only where it pays.
+
+    Args:
+        pays: whether the compiled form is the faster one for tensors of this size.
+        op: name of the public function, for messages.
+        backend: what the caller asked for.
+        values: of the op, on its device.
+
+    Raises:
+        ValueError: as `resolve` does.
+    """
+    if backend == "auto" and not pays:
+        return False
+    exact = values.dtype in (torch.float32, torch.float64)
+    return runs_compiled(op, backend, values) and exact
+
+
 def _choose(available: Sequence[str], device: torch.device) -> str:
     if device.type == "cuda" and "triton" in available and triton_found():
         return "triton"
@@ -123,8 +141,10 @@ def _cpu_problem() -> str:
     try:
         from user_model.ops import (  # noqa: F401
             convolution_cpu,
+            dropout_cpu,
             elementwise_cpu,
             grouped_linear_cpu,
+            rms_norm_cpu,
             running_sum_cpu,
             scan_cpu,
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from user_model.ops.backends import runs_compiled
+from user_model.ops.backends import runs_compiled_if
 
 # Bytes of a result from which on the compiled form is the faster one (1.3 to 2.5 times forward and
 # backward, on a Zen 4 with 1 MiB of second cache); below it a batched product is, up to 2 times.
@@ -42,16 +42,9 @@ def grouped_linear(x: Tensor, weight: Tensor, *, backend: str = "auto") -> Tenso
         raise ValueError(
             f"grouped_linear: weight: got {weight.dtype}, expected {x.dtype}, the type of x"
         )
-    if _runs_compiled(x, weight, backend):
+    result_bytes = x.shape[0] * weight.shape[0] * weight.shape[2] * x.dtype.itemsize
+    if runs_compiled_if(result_bytes >= LEAST_COMPILED, "grouped_linear", backend, x):
         from user_model.ops import grouped_linear_cpu
 
         return grouped_linear_cpu.grouped_linear(x, weight)
     return torch.bmm(x.transpose(0, 1), weight).transpose(0, 1)
-
-
-def _runs_compiled(x: Tensor, weight: Tensor, backend: str) -> bool:
-    result_bytes = x.shape[0] * weight.shape[0] * weight.shape[2] * x.dtype.itemsize
-    if backend == "auto" and result_bytes < LEAST_COMPILED:
-        return False
-    exact = x.dtype in (torch.float32, torch.float64)
-    return runs_compiled("grouped_linear", backend, x) and exact

@@ -15,9 +15,11 @@ from user_model.ops import (
     gated_norm,
     grouped_linear,
     hydra_scan,
+    rms_norm,
     rope_product,
     running_sum,
     swiglu,
+    token_dropout,
 )
 from user_model.ops.backends import cpu_problem
 from user_model.ops.convolution import causal_conv
@@ -43,8 +45,10 @@ def warm_up(dtype: torch.dtype = torch.float32) -> None:
     normed = gated_norm(x, z, random(H, P), 1e-6, backend="cpu")
     gated = swiglu(random(T, 2 * P), backend="cpu")
     mapped = grouped_linear(x, random(H, P, P), backend="cpu")
+    scaled = rms_norm(random(T, P), random(P), 1e-6, backend="cpu")
+    dropped = token_dropout(random(T, P), torch.arange(T), 0.5, backend="cpu")
     summed = running_sum(x, cu_seqlens, backend="cpu")
-    results = (mixed, scanned, convolved, turned, normed, gated, mapped, summed)
+    results = (mixed, scanned, convolved, turned, normed, gated, mapped, scaled, dropped, summed)
     torch.stack([result.sum() for result in results]).sum().backward()
 
 

@@ -16,9 +16,11 @@ from user_model.ops import (
     grouped_linear,
     hydra_scan,
     linear,
+    rms_norm,
     rope_product,
     sampled_infonce,
     swiglu,
+    token_dropout,
 )
 from user_model.ops.backends import KNOWN, resolve
 
@@ -46,6 +48,10 @@ def ops_on(backend):
         "rope_product": lambda: rope_product(x, x, cu_seqlens, backend=backend),
         "swiglu": lambda: swiglu(x.flatten(1), backend=backend),
         "grouped_linear": lambda: grouped_linear(x, torch.randn(H, P, N), backend=backend),
+        "rms_norm": lambda: rms_norm(x.flatten(1), torch.ones(H * P), 1e-6, backend=backend),
+        "token_dropout": lambda: token_dropout(
+            x.flatten(1), torch.arange(T), 0.5, backend=backend
+        ),
         "linear": lambda: linear(x.flatten(1), torch.randn(N, H * P), backend=backend),
         "sampled_infonce": lambda: sampled_infonce(
             torch.randn(T, 8), torch.randn(9, 8), torch.zeros(T, dtype=torch.int64),

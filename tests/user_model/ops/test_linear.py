@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from user_model.linear import Linear
+from user_model.layers import Linear
 from user_model.ops import linear
 from user_model.ops.grouped_linear_cpu import UNIT_TOKENS
 from user_model.ops.grouped_linear_cpu_kernels import BLOCK_TOKENS
@@ -96,7 +96,7 @@ def took(tensors, backend):
 
 
 @pytest.mark.parametrize("biased", [False, True])
-def test_auto_compiles_where_the_result_is_large_and_the_weight_small(biased):
+def test_auto_compiles_where_the_batch_is_large_and_the_weight_small(biased):
     outputs = 64
     least = LEAST_COMPILED // (8 * outputs)
     widest = MOST_WEIGHT // (8 * outputs)
@@ -104,6 +104,7 @@ def test_auto_compiles_where_the_result_is_large_and_the_weight_small(biased):
     assert took(make(least - 1, 2, outputs, biased=biased), "auto") == "torch"
     assert took(make(least, widest, outputs, biased=biased), "auto") == "compiled"
     assert took(make(least, widest + 1, outputs, biased=biased), "auto") == "torch"
+    assert took(make(least, outputs, 2, biased=biased), "auto") == "compiled"
     assert took(make(1, 2, outputs, biased=biased), "cpu") == "compiled"
     assert took(make(least, 2, outputs, biased=biased), "torch") == "torch"
 

@@ -15,6 +15,8 @@ from user_model.ops import (
     grouped_linear,
     hydra_scan,
     linear,
+    rms_norm,
+    token_dropout,
 )
 from user_model.ops import threads as pool
 from user_model.ops.threads import TOKENS_A_THREAD, spread
@@ -52,6 +54,8 @@ def inputs_of(op):
         "gated_norm": {"y": (T, H, P), "gate": (T, H, P), "weight": (H, P)},
         "grouped_linear": {"x": (T, H, P), "weight": (H, P, 2 * N + 1)},
         "linear": {"x": (T, K), "weight": (P, K), "bias": (P,)},
+        "rms_norm": {"x": (T, K), "weight": (K,)},
+        "token_dropout": {"x": (T, K)},
     }[op]  # fmt: skip
     made = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     return made | ({"A": -made["A"].exp()} if "A" in made else {})
@@ -61,6 +65,10 @@ def call(op, leaves):
     cu_seqlens = torch.tensor([0, *LENGTHS]).cumsum(0)
     if op == "gated_norm":
         return (gated_norm(**leaves, eps=1e-6, backend="cpu"),)
+    if op == "rms_norm":
+        return (rms_norm(**leaves, eps=1e-6, backend="cpu"),)
+    if op == "token_dropout":
+        return (token_dropout(**leaves, keys=torch.arange(sum(LENGTHS)), p=0.3, backend="cpu"),)
     if op in ("grouped_linear", "linear"):
         map_ = grouped_linear if op == "grouped_linear" else linear
         return (map_(**leaves, backend="cpu"),)
@@ -78,6 +86,7 @@ def everything(op):
 
 
 OPS = ["hydra_scan", "causal_conv", "conv_scan", "gated_norm", "grouped_linear", "linear"]
+OPS += ["rms_norm", "token_dropout"]
 
 
 @pytest.mark.parametrize("op", OPS)
