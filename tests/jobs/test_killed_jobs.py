@@ -21,13 +21,13 @@ pytestmark = [
     *(pytest.mark.ray, pytest.mark.faults, pytest.mark.slow),
     pytest.mark.timeout(2400),
 ]
-# Where a run of two workers is killed: once a stage has logged so many steps, at the first touch of
-# its files (0), or at the touch by which its output would take its place. Each point comes before
-# the next one whichever of the models that train side by side is the faster.
+# Where a run of two workers is killed: once a stage has saved a checkpoint of so many steps, at the
+# first touch of its files (0), or at the touch by which its output would take its place. Each point
+# comes before the next one, whichever of the models that train side by side is the faster.
 POINTS = (
-    *(("corpus", COMMIT), ("item_llm", 1), ("item_llm", 5), ("item_llm", COMMIT), ("vectors", 0)),
+    *(("corpus", COMMIT), ("item_llm", 2), ("item_llm", 4), ("item_llm", COMMIT), ("vectors", 0)),
     *(("train.sasrec.books", COMMIT), ("rank.sasrec.books", 0)),
-    *(("train.hydra_joint", 1), ("train.hydra_joint", COMMIT), ("rank.hydra_joint", 0)),
+    *(("train.hydra_joint", 0), ("train.hydra_joint", COMMIT), ("rank.hydra_joint", 0)),
     *(("metrics", 0), (RESULTS, 0)),
 )
 DONE = re.compile(r"^ *\[\d+/\d+\] (\S+): (ran|resumed)", re.MULTILINE)
@@ -41,20 +41,25 @@ class Killable(Interruptible):
         self.store = workplace.folder / f"{name}-store"
         self.said = ""
 
-    def reached(self, stage, step, known):
-        """Whether a stage has logged a step since so many lines."""
+    def reached(self, stage, step):
+        """Whether a stage has logged a step."""
         return any(
             record["stage"].startswith(stage) and (record["step"] or 0) >= step
-            for record in self.lines()[known:]
+            for record in self.lines()
             if record["event"] == "log"
         )
 
+    def saved(self, stage, step):
+        """Whether a stage has a checkpoint of so many steps or more."""
+        found = self.store.glob(f".work/{stage}-*/.scratch/checkpoints/step-*")
+        return any(int(path.name.removeprefix("step-")) >= step for path in found)
+
     def kill_at(self, stage, at):
         """SIGKILL of the driver alone; whether it came there before its end."""
-        known, steps = len(self.lines()), at not in (0, COMMIT)
+        steps = at not in (0, COMMIT)
         with nullcontext() if steps else self.dying_at(stage, at):
             process = self.start()
-        while process.poll() is None and not (steps and self.reached(stage, at, known)):
+        while process.poll() is None and not (steps and self.saved(stage, at)):
             time.sleep(0.02)
         process.kill()
         status = process.wait(30)
@@ -94,7 +99,7 @@ def test_a_worker_killed_in_the_middle_changes_no_figure(workplace, stage):
     process = job.start()
     killed = []
     for point in (("item_llm", 2), ("item_llm", 6), ("train.hydra_joint", 1)):
-        while process.poll() is None and not job.reached(*point, 0):
+        while process.poll() is None and not job.reached(*point):
             time.sleep(0.02)
         killed += kill_a_worker(process.pid, killed)
     assert process.wait(900) == 0, job.log.read_text()
