@@ -177,7 +177,9 @@ def refresh_until_killed(place, told, first):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("kills", [6, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kills", [6, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
 def test_kill_9_at_any_moment_of_a_refresh(place, tmp_path, kills):
     draw, last, pace = random.Random(kills), -1, None
     for _ in range(kills):

@@ -126,7 +126,9 @@ def be_killed(base, folder, touch):
     "touches",
     [
         pytest.param((6, 21), id="two"),
-        pytest.param(range(0, 36, 3), id="twelve", marks=pytest.mark.slow),
+        pytest.param(
+            range(0, 36, 3), id="twelve", marks=[pytest.mark.slow, pytest.mark.timeout(900)]
+        ),
     ],
 )
 def test_killed_at_any_touch_of_a_file_it_ends_with_the_same_bits(

@@ -143,7 +143,7 @@ def be_killed(folder, touch):
     "touches",
     [
         pytest.param((2, 20, 22, 26), id="few"),
-        pytest.param(range(40), id="every", marks=pytest.mark.slow),
+        pytest.param(range(40), id="every", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
     ],
 )
 def test_killed_at_any_touch_of_a_save_it_ends_with_the_same_bits(tmp_path, whole, touches):
