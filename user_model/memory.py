@@ -15,11 +15,13 @@ import torch
 
 from user_model.batching import Batches, Int64
 from user_model.distributed import Workers
+from user_model.ops.linear import LEAST_COMPILED
 from user_model.recommender import Recommender
 from user_model.step import TrainingStep
 from user_model.training_config import TrainingConfig
 
-_SAMPLE_TOKENS = 1024
+_LEAST_SAMPLE_TOKENS = 1024
+_FLOAT32 = 4
 _SPARE = 4  # items for each that a batch names
 
 # Bytes that autograd keeps of what a function computes, without those of the tensors that it names.
@@ -64,7 +66,7 @@ def training_memory(
         kept: counts what autograd keeps.
     """
     tokens = -(-config.batch_tokens // workers)
-    batches = _batches(min(tokens, _SAMPLE_TOKENS), config)
+    batches = _batches(min(tokens, _sample_tokens(build(1).items.dim)), config)
     batch = batches.epoch(0)[0]
     model = build(int(batches.domain_starts[-1])).train()
     step = TrainingStep(model, batches, config, seed=0, workers=Workers())
@@ -85,6 +87,11 @@ def training_memory(
         activations=activations * tokens // batch.n_tokens,
         item=item // model.items.n_items,
     )
+
+
+def _sample_tokens(dim: int) -> int:
+    """Return as many tokens as have the ops take the form that they take for large batches."""
+    return max(_LEAST_SAMPLE_TOKENS, -(-LEAST_COMPILED // (_FLOAT32 * dim)))
 
 
 def _batches(tokens: int, config: TrainingConfig) -> Batches:
