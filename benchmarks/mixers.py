@@ -56,7 +56,7 @@ class HydraMixer(nn.Module):
 class AttentionMixer(nn.Module):
     """One product for q, k and v, torch's causal scaled_dot_product_attention, one product.
 
-    Its products are as fast as Hydra's, `user_model.linear`.
+    Its products are as fast as Hydra's: both are `user_model.layers.Linear`.
     """
 
     def __init__(self, length: int, *, glu: bool = False) -> None:

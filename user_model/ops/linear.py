@@ -1,6 +1,6 @@
 """One linear map of all tokens.
 
-PyTorch's product, or compiled where the result is large and the weight small, as those of user
+PyTorch's product, or compiled where the batch is large and the weight small, as those of user
 models are: tiles in registers and results past the caches are faster there than a library's.
 
 Shapes: T tokens, I inputs and O outputs of the map.
