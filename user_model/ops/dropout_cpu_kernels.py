@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 from user_model.ops.cpu_rows import copy_row
 from user_model.ops.dropout import GOLDEN, MIX_1, MIX_2
 from user_model.ops.kernel_cache import kernel
-from user_model.ops.lanes import Vector, _splat, lanes, load, read, store
+from user_model.ops.lanes import Vector, emit_repeated, lanes, load, read, store
 
 _WORD = ir.IntType(64)
 _UNIT = ir.IntType(16)
@@ -30,14 +30,6 @@ def _mix(builder: Any, x: Any) -> Any:
     for bits, multiplier in ((30, MIX_1), (27, MIX_2)):
         x = builder.mul(builder.xor(x, builder.lshr(x, times(bits))), times(multiplier))
     return builder.xor(x, builder.lshr(x, times(31)))
-
-
-def _repeated(builder: Any, value: Any, count: int) -> Any:
-    """Emit the vector that repeats an integer."""
-    kind = ir.VectorType(value.type, count)
-    only = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.IntType(32)(0))
-    order = ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count)
-    return builder.shuffle_vector(only, only, order)
 
 
 @intrinsic
@@ -60,12 +52,12 @@ def kept(typing_context, like, key, at, least, scale):
         first = builder.add(key, builder.mul(number, _WORD(GOLDEN)))
         kind = ir.VectorType(_WORD, words)
         steps = ir.Constant(kind, [(word + 1) * GOLDEN % (1 << 64) for word in range(words)])
-        mixed = _mix(builder, builder.add(_repeated(builder, first, words), steps))
+        mixed = _mix(builder, builder.add(emit_repeated(builder, first, words), steps))
         units = builder.bitcast(mixed, ir.VectorType(_UNIT, vector.count))
-        limit = _repeated(builder, builder.trunc(least, _UNIT), vector.count)
+        limit = emit_repeated(builder, builder.trunc(least, _UNIT), vector.count)
         zeros = ir.Constant(vector.of(), None)
         keeps = builder.icmp_signed(">=", units, limit)
-        return builder.select(keeps, _splat(builder, vector, scale), zeros)
+        return builder.select(keeps, emit_repeated(builder, scale, vector.count), zeros)
 
     return vector(like, key, at, least, like), emit
 

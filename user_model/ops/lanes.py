@@ -97,9 +97,14 @@ def _constant(builder_type: Any, value: float) -> ir.Constant:
 
 
 def _splat(builder, kind, scalar):
-    zero, nothing = ir.Constant(ir.IntType(32), 0), ir.Constant(kind.of(), ir.Undefined)
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), None)
-    return builder.shuffle_vector(builder.insert_element(nothing, scalar, zero), nothing, mask)
+    return emit_repeated(builder, scalar, kind.count)
+
+
+def emit_repeated(builder: Any, scalar: Any, count: int) -> Any:
+    """Emit the vector that repeats a number, of its type."""
+    nothing = ir.Constant(ir.VectorType(scalar.type, count), ir.Undefined)
+    first = builder.insert_element(nothing, scalar, ir.Constant(ir.IntType(32), 0))
+    return _shuffle(builder, first, [0] * count)
 
 
 def _shuffle(builder, value, order):
