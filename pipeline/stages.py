@@ -27,6 +27,9 @@ from pipeline.whole_files import content_hash
 
 log = logging.getLogger(__name__)
 
+# Our choice: no one who presses Ctrl-C notices it, and looking costs microseconds.
+_SIGNALS_HEEDED_SECONDS = 0.25
+
 Status = Literal["ran", "resumed", "reused"]
 
 
@@ -137,12 +140,13 @@ class Runner:
                 for stage in self._ready(waiting, running, done):
                     waiting.remove(stage)
                     running[self._begin(stage)] = stage
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
+                for future in _ended(running):
                     stage = running.pop(future)
                     done[stage.name] = future.result()
         except Exception:
-            wait(running)
+            left = set(running)
+            while left:
+                left -= _ended(left)
             raise
         except BaseException:
             self._interrupted.set()
@@ -239,6 +243,17 @@ class Runner:
             if self._interrupted.is_set():
                 raise InterruptedStageError(f"{stage.name} was interrupted") from error
             raise
+
+
+def _ended(running: Iterable[Future[StageResult]]) -> set[Future[StageResult]]:
+    """Wait for one or more of these to end.
+
+    The wait is in turns: a signal that comes just before this thread sleeps, or to another thread,
+    does not wake it, and would be heeded only once a stage had ended, hours later.
+    """
+    while True:
+        if ended := wait(running, _SIGNALS_HEEDED_SECONDS, FIRST_COMPLETED).done:
+            return ended
 
 
 def _cost(result: StageResult) -> Figures:

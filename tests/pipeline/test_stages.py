@@ -139,8 +139,21 @@ def test_a_wide_stage_is_not_overtaken_for_ever(tmp_path):
     assert order[:2] == ["narrow0", "wide"]
 
 
-def test_an_interrupted_run_does_not_wait_and_keeps_what_was_begun(tmp_path):
-    """Its workers are lost under the stage: a ValueError then is not the user's mistake."""
+def _to_another_thread():
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+
+def _to_the_process():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("interrupt", [_to_the_process, _to_another_thread])
+def test_an_interrupted_run_does_not_wait_and_keeps_what_was_begun(tmp_path, interrupt):
+    """Its workers are lost under the stage: a ValueError then is not the user's mistake.
+
+    A signal to another thread leaves the waiting one asleep, as does one that comes a moment
+    before it sleeps.
+    """
     begun, lost, ended = threading.Event(), threading.Event(), threading.Event()
 
     def make(context):
@@ -155,9 +168,7 @@ def test_an_interrupted_run_does_not_wait_and_keeps_what_was_begun(tmp_path):
     stage = Stage("train", {}, make)
     runner = Runner(RunStore(tmp_path), Progress(Console(file=io.StringIO())), slots=1)
     with pytest.raises(Interrupted), interruptible():
-        threading.Thread(
-            target=lambda: (begun.wait(20), os.kill(os.getpid(), signal.SIGINT))
-        ).start()
+        threading.Thread(target=lambda: (begun.wait(20), interrupt())).start()
         runner.run([stage])
     assert not ended.is_set(), "it did not wait"
     lost.set()
