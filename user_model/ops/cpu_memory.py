@@ -23,7 +23,7 @@ ZERO = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 _EIGHT_BYTES = frozenset(
     {
         "value", "step", "log_decay", "decay", "weight", "starts", "segments", "scales", "flows",
-        "direct", "ended", "back", "begun", "stepped", "slope", "lines", "kept",
+        "direct", "ended", "back", "begun", "stepped", "slope", "lines",
     }
 )  # fmt: skip
 

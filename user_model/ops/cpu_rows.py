@@ -145,14 +145,6 @@ def add_row(zero, target, source, begin, tokens, width):
 
 
 @njit
-def keep_rows(zero, target, first, head, source, stride, tokens, width):
-    """Copy rows `stride` apart to rows of one head, which will be read again."""
-    begin = first * target.token + head * target.head
-    for t in range(tokens):
-        copy_row(zero, target.base, begin + t * target.token, source, t * stride, width)
-
-
-@njit
 def clear(zero, base, size):
     """Set `size` elements, rounded up to whole vectors, to 0."""
     zeros = splat(zero, zero)

@@ -152,10 +152,10 @@ def _recurrence(read_first: bool, asking: bool) -> Any:
     return recurrence
 
 
-# A token enters the state before it is read.
+# A token enters the state before it is read, or after; the last form asks for no lines.
 update_then_read = _recurrence(read_first=False, asking=True)
-_reads_then_updates = _recurrence(read_first=True, asking=True)
-_reads_then_updates_alone = _recurrence(read_first=True, asking=False)
+read_then_update = _recurrence(read_first=True, asking=True)
+read_then_update_alone = _recurrence(read_first=True, asking=False)
 
 
 @njit
@@ -169,27 +169,3 @@ def asked_lines(height, width, one):
 def most_asked_lines(height: int, width: int) -> int:
     """Return as many lines as a recurrence over [height, width] or its transpose asks for."""
     return ASKED * height * width // (TILE_ROWS * _LEAST_LANES)
-
-
-@njit
-def read_then_update(
-    steps, scale, state, height, width, rows, rows_at, rows_stride,
-    lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
-    table, asked_from,
-):  # fmt: skip
-    """Do as `update_then_read`, but read the state before token t enters it.
-
-    `table` may be 0: nothing is asked for.
-    """
-    if table == 0:
-        _reads_then_updates_alone(
-            steps, scale, state, height, width, rows, rows_at, rows_stride,
-            lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
-            table, asked_from,
-        )  # fmt: skip
-    else:
-        _reads_then_updates(
-            steps, scale, state, height, width, rows, rows_at, rows_stride,
-            lanes, lanes_at, lanes_stride, read, read_at, read_stride, out, out_at, out_stride,
-            table, asked_from,
-        )  # fmt: skip

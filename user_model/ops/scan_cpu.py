@@ -35,16 +35,23 @@ from user_model.ops.cpu_memory import (
 from user_model.ops.cpu_rows import BLOCK
 from user_model.ops.result_memory import results
 from user_model.ops.scan_cpu_backward import backward
-from user_model.ops.scan_cpu_block import Block, Problem, Work, block_sizes, work_sizes
+from user_model.ops.scan_cpu_block import (
+    Block,
+    Problem,
+    Stretches,
+    Work,
+    block_sizes,
+    work_sizes,
+)
 from user_model.ops.scan_cpu_forward import forward
 from user_model.ops.scan_cpu_sweep import Gradients, Sweep, sweep_sizes
 from user_model.ops.threads import spread
 
 logger = logging.getLogger(__name__)
 
-# Blocks of a sequence that the backward remembers from its first sweep to its second: 4,096 tokens,
-# some 3 MB a thread at P = N = 32.
-SLOTS = 128
+# Tokens of a sequence that the backward takes at a time: what its first sweep leaves to its second
+# is some 750 KB at P = N = 32 and float32, about a core's second cache.
+STRETCH_TOKENS = 512
 
 
 def scan_cpu(
@@ -67,12 +74,11 @@ def scan_cpu(
     Returns:
         y * RoPE(z), or y without z, and the final states if asked for.
     """
-    y_THP, final_SHNP, _ = _scan(
+    y_THP, final_SHNP, _, _ = _scan(
         unit_stride(x_THP), None, dt_TH.to(x_THP.dtype), A_H.double(), unit_stride(B_THN),
         unit_stride(C_THN), D_H.double(), None if z_THP is None else unit_stride(z_THP), cu_seqlens,
         None if dt_bias_H is None else dt_bias_H.double(), _state(initial_SHNP, x_THP.dtype),
-        position_offset_S, None, None, None, return_final_state,
-        torch.is_grad_enabled() and z_THP is not None, False,
+        position_offset_S, None, None, None, return_final_state, torch.is_grad_enabled(), False,
     )  # fmt: skip
     return y_THP, final_SHNP if return_final_state else None
 
@@ -96,13 +102,13 @@ def conv_scan_cpu(
 ) -> tuple[Tensor, Tensor | None]:
     """Do what `conv_scan` does, in float32 or float64; M = 2N + 1: B, C and dt."""
     P, N = x_THP.shape[2], selected_THM.shape[2] // 2
-    y_THP, final_SHNP, _ = _scan(
+    y_THP, final_SHNP, _, _ = _scan(
         unit_stride(x_THP), unit_stride(selected_THM), None, A_H.double(), None, None, D_H.double(),
         None if z_THP is None else unit_stride(z_THP), cu_seqlens,
         None if dt_bias_H is None else dt_bias_H.double(), _state(initial_SHNP, x_THP.dtype),
         position_offset_S, _pad_channels(taps_HK4.mT, P, N), _pad_channels(bias_HK, P, N),
         None if tails_SHK3 is None else _pad_channels(tails_SHK3.mT, P, N),
-        return_final_state, torch.is_grad_enabled() and z_THP is not None, activate_z,
+        return_final_state, torch.is_grad_enabled(), activate_z,
     )  # fmt: skip
     return y_THP, final_SHNP if return_final_state else None
 
@@ -136,14 +142,24 @@ def _scan(
     want_final: bool,
     keep: bool,
     activate: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the result, the final states, and what the backward wants of it, if one follows.
+
+    With `keep`: y before the product, if there is one, and the states before the stretches.
+    """
     call = _Call.of(
         x, selected, dt, A, B, C, D, z, cu_seqlens, dt_bias, initial, offset, taps, bias, tails,
         activate,
     )  # fmt: skip
-    y, kept = results.empty(x.shape, x), results.empty(x.shape if keep else (0,), x)
-    final = x.new_empty(_final_shape(x, call.problem.state, cu_seqlens, want_final))
-    ends = (rows(y), rows(kept if keep else None), address(final if want_final else None))
+    N = call.problem.state
+    y, kept = results.empty(x.shape, x), results.empty(_kept_shape(x, z, keep), x)
+    final = x.new_empty(_final_shape(x, N, cu_seqlens, want_final))
+    states = x.new_empty(_states_shape(x, N, keep))
+    ends = (
+        rows(y), rows(kept if kept.numel() else None),
+        Stretches(STRETCH_TOKENS, address(states if states.numel() else None)),
+        address(final if want_final else None),
+    )  # fmt: skip
 
     _say_once(str(x.dtype))
 
@@ -153,7 +169,7 @@ def _scan(
         forward(call.problem, block, work, *ends, first, last)
 
     spread(run, call.weights, n_tokens=x.shape[0])
-    return y, final, kept
+    return y, final, kept, states
 
 
 @functools.cache
@@ -168,15 +184,29 @@ def _final_shape(x: Tensor, N: int, cu_seqlens: Tensor, want_final: bool) -> tup
     return (cu_seqlens.shape[0] - 1, x.shape[1], N, x.shape[2]) if want_final else (0,)
 
 
+def _kept_shape(x: Tensor, z: Tensor | None, keep: bool) -> tuple[int, ...]:
+    return tuple(x.shape) if keep and z is not None else (0,)
+
+
+def _states_shape(x: Tensor, N: int, keep: bool) -> tuple[int, ...]:
+    T, H, P = x.shape
+    return (T // STRETCH_TOKENS, H, N, P) if keep else (0,)
+
+
 @_scan.register_fake
 def _(
     x: Tensor, selected: Tensor | None, dt: Tensor | None, A: Tensor, B: Tensor | None,
     C: Tensor | None, D: Tensor, z: Tensor | None, cu_seqlens: Tensor, dt_bias: Tensor | None,
     initial: Tensor | None, offset: Tensor | None, taps: Tensor | None, bias: Tensor | None,
     tails: Tensor | None, want_final: bool, keep: bool, activate: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    final = _final_shape(x, _state_width(selected, B), cu_seqlens, want_final)
-    return x.new_empty(x.shape), x.new_empty(final), x.new_empty(x.shape if keep else (0,))
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    N = _state_width(selected, B)
+    return (
+        x.new_empty(x.shape),
+        x.new_empty(_final_shape(x, N, cu_seqlens, want_final)),
+        x.new_empty(_kept_shape(x, z, keep)),
+        x.new_empty(_states_shape(x, N, keep)),
+    )
 
 
 def _state_width(selected: Tensor | None, B: Tensor | None) -> int:
@@ -191,6 +221,7 @@ def _scan_backward(
     dy: Tensor,
     dfinal: Tensor | None,
     kept: Tensor,
+    states: Tensor,
     x: Tensor,
     selected: Tensor | None,
     dt: Tensor | None,
@@ -231,14 +262,16 @@ def _scan_backward(
         address(partial[0]), address(partial[1]), address(partial[2]), address(tap_sums),
         address(bias_sums),
     )  # fmt: skip
+    stretches = Stretches(STRETCH_TOKENS, address(states if states.numel() else None))
     longest = int(cu_seqlens.diff().max()) if len(cu_seqlens) > 1 else 0
-    slots = max(1, min(SLOTS, -(-longest // BLOCK)))
+    longest = min(longest, STRETCH_TOKENS)
+    blocks = max(1, -(-longest // BLOCK))
 
     def run(first: int, last: int) -> None:
-        block, _block = allocate(Block, call.block_sizes(backward=True), x.dtype, slots)
+        block, _block = allocate(Block, call.block_sizes(backward=True), x.dtype, blocks)
         work, _work = allocate(Work, work_sizes(*call.widths), x.dtype)
         sweep, _sweep = allocate(Sweep, sweep_sizes(*call.widths, longest), x.dtype)
-        backward(call.problem, gradients, block, slots, work, sweep, first, last)
+        backward(call.problem, gradients, stretches, block, work, sweep, first, last)
 
     spread(run, call.weights, n_tokens=x.shape[0])
     for total, part in ((dA, partial[0]), (dD, partial[1]), (ddt_bias, partial[2])):
@@ -269,10 +302,11 @@ def _parts(selected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @_scan_backward.register_fake
 def _(
-    dy: Tensor, dfinal: Tensor | None, kept: Tensor, x: Tensor, selected: Tensor | None,
-    dt: Tensor | None, A: Tensor, B: Tensor | None, C: Tensor | None, D: Tensor, z: Tensor | None,
-    cu_seqlens: Tensor, dt_bias: Tensor | None, initial: Tensor | None, offset: Tensor | None,
-    taps: Tensor | None, bias: Tensor | None, tails: Tensor | None, activate: bool,
+    dy: Tensor, dfinal: Tensor | None, kept: Tensor, states: Tensor, x: Tensor,
+    selected: Tensor | None, dt: Tensor | None, A: Tensor, B: Tensor | None, C: Tensor | None,
+    D: Tensor, z: Tensor | None, cu_seqlens: Tensor, dt_bias: Tensor | None,
+    initial: Tensor | None, offset: Tensor | None, taps: Tensor | None, bias: Tensor | None,
+    tails: Tensor | None, activate: bool,
 ) -> list[Tensor]:  # fmt: skip
     return _gradients(
         torch.empty_like, x, selected, dt, A, B, C, D, z, dt_bias, initial, taps, bias, tails
@@ -282,20 +316,20 @@ def _(
 _CU_SEQLENS, _OFFSET, _TENSORS = 8, 11, 15
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.want_final, _, ctx.activate = inputs[_TENSORS:]
-    # Zeros for `kept`, which no one differentiates, would be another pass over memory.
+    # Zeros for what is kept, which no one differentiates, would be another pass over memory.
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[2], *inputs[:_TENSORS])
+    ctx.save_for_backward(*output[2:], *inputs[:_TENSORS])
 
 
 def _differentiate(
-    ctx: Any, dy: Tensor | None, dfinal: Tensor | None, dkept: None
+    ctx: Any, dy: Tensor | None, dfinal: Tensor | None, dkept: None, dstates: None
 ) -> tuple[Tensor | None, ...]:
-    kept, *inputs = ctx.saved_tensors
+    kept, states, *inputs = ctx.saved_tensors
     final = dfinal if ctx.want_final else None
     dy = torch.zeros_like(inputs[0]) if dy is None else dy
-    found = iter(_scan_backward(unit_stride(dy), final, kept, *inputs, ctx.activate))
+    found = iter(_scan_backward(unit_stride(dy), final, kept, states, *inputs, ctx.activate))
     gradients: list[Tensor | None] = []
     for place, value in enumerate(inputs):
         gradient = None if place in (_CU_SEQLENS, _OFFSET) else next(found)

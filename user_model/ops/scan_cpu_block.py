@@ -91,6 +91,19 @@ class Problem(NamedTuple):
     activates: bool
 
 
+class Stretches(NamedTuple):
+    """What the backward takes of a sequence at a time, from the last stretch to the first.
+
+    Attributes:
+        tokens: how many they are, a multiple of BLOCK.
+        states: address of [T // tokens, H, N, P], the state before every stretch but a sequence's
+            first; 0: none is kept.
+    """
+
+    tokens: int
+    states: int
+
+
 class Block(NamedTuple):
     """A slot of memory for what is known of one block of tokens, as addresses.
 
@@ -129,8 +142,7 @@ class Work(NamedTuple):
         sums: [Q, padded P], what the recurrence gives.
         z: [Q, padded P], the item stream.
         state: [padded N, padded P].
-        lines, kept: int64 pairs, the memory that recurrences ask for meanwhile (`recurrence`): of
-            what is read for the first time, and of what the backward reads again.
+        lines: int64 pairs, the memory that recurrences ask for meanwhile (`recurrence`).
     """
 
     inputs: int
@@ -138,7 +150,6 @@ class Work(NamedTuple):
     z: int
     state: int
     lines: int
-    kept: int
     slot_bytes: int
 
 
@@ -157,8 +168,17 @@ def block_sizes(wide: int, deep: int, *, convolves: bool, backward: bool) -> dic
 def work_sizes(wide: int, deep: int) -> dict[str, int]:
     """Return the number of elements of each part of a Work."""
     rows = dict.fromkeys(("inputs", "sums", "z"), BLOCK * wide)
-    asked = dict.fromkeys(("lines", "kept"), 2 * most_asked_lines(wide, deep))
-    return rows | {"state": wide * deep} | asked
+    return rows | {"state": wide * deep, "lines": 2 * most_asked_lines(wide, deep)}
+
+
+@njit
+def state_before(problem, stretches, first, head):
+    """Return the element of `stretches.states` at which the state before token `first` begins.
+
+    Two such tokens are a stretch apart or more, in one sequence or in two: each has its own place.
+    """
+    size = problem.state * problem.width
+    return ((first // stretches.tokens - 1) * problem.heads + head) * size
 
 
 @njit

@@ -30,12 +30,13 @@ from user_model.ops.scan_cpu_block import (
     load_state,
     note_inputs,
     scale_inputs,
+    state_before,
     store_state,
 )  # fmt: skip
 
 
 @kernel
-def forward(problem, block, work, y_out, kept, final, first_item, last_item):
+def forward(problem, block, work, y_out, kept, stretches, final, first_item, last_item):
     """Scan the work items first_item .. last_item - 1.
 
     Args:
@@ -43,6 +44,7 @@ def forward(problem, block, work, y_out, kept, final, first_item, last_item):
         block, work: memory, zeros; one slot.
         y_out: Rows [T, H, P], y * RoPE(z), or y without z.
         kept: Rows [T, H, P], y before the product; base 0: not kept.
+        stretches: where to keep the states before them.
         final: address of [S, H, N, P]; 0: not asked for.
         first_item, last_item: items; item i is unit i // H, head i % H.
     """
@@ -58,12 +60,23 @@ def forward(problem, block, work, y_out, kept, final, first_item, last_item):
             begin, end, pending = read(0, problem.bounds, s), read(0, problem.bounds, s + 1), 1.0
             for first in range(begin, end, BLOCK):
                 tokens = min(BLOCK, end - first)
+                if first > begin and (first - begin) % stretches.tokens == 0:
+                    _keep_state(problem, stretches, work, first, head, pending)
                 load_block(problem, block, s, first, tokens, head, False)
                 pending = _recur(zero, block, work, first + AHEAD, tokens, pending, wide, deep)
                 _finish(problem, block, work, y_out, kept, s, first, tokens, head)
             if final != 0:
                 store_state(final, at, work.state, N, P, wide, cast(zero, pending))
     finish_streams()
+
+
+@njit
+def _keep_state(problem, stretches, work, first, head, pending):
+    """Keep the state before a stretch, if the backward will want it."""
+    if stretches.states != 0:
+        P, N, scale = problem.width, problem.state, cast(problem.zero, pending)
+        at = state_before(problem, stretches, first, head)
+        store_state(stretches.states, at, work.state, N, P, padded_width(P), scale)
 
 
 @njit

@@ -46,12 +46,12 @@ class Sweep(NamedTuple):
         sums_x: [Q, padded P] and sums_n: [Q, padded N], what the recurrences give.
         grad: [Q + TAPS - 1, W], gradients of x, B, C, with the next block's first rows behind.
         G: [padded N, padded P] and G_transposed: the gradient of the state.
-        marks: [segments + 1, padded P, padded N], h^T at the start of each segment of the sequence
+        marks: [segments + 1, padded P, padded N], h^T at the start of each segment of the stretch
             and at its end, to be multiplied by `scales`, float64. There may be as many segments as
             tokens; memory that is not needed is never touched.
         flows: float64 [Q + 1], what flows over the first decay of each segment of the block, and
             over its end: a product of two states, not a difference of sums.
-        direct: float64, x . dy of each token of the sequence.
+        direct: float64, x . dy of each token of the stretch.
         ended: float64, what flows from earlier tokens into the output of each of them.
         back, begun, stepped, slope: float64 [Q]: the decay from each token to the end of its
             segment, what flows from it to later ones, the gradient of its step but for the decay,
@@ -77,7 +77,7 @@ class Sweep(NamedTuple):
 
 
 def sweep_sizes(wide: int, deep: int, longest: int) -> dict[str, int]:
-    """Return the number of elements of each part of a Sweep over `longest` tokens."""
+    """Return the number of elements of each part of a Sweep; `longest` tokens of a stretch."""
     row, size = wide + 2 * deep, wide * deep
     rows = dict.fromkeys(("weighted", "sums_x"), BLOCK * wide)
     rows |= {"sums_n": BLOCK * deep, "grad": (BLOCK + TAPS - 1) * row}

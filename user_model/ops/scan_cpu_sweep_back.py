@@ -1,4 +1,4 @@
-"""The second sweep of the compiled scan's backward: back through a sequence, for dx, dB and ddt.
+"""The second sweep of the compiled scan's backward: back through a stretch, for dx, dB and ddt.
 
 The gradient G of the state is run back twice, as [N, P] for dx and as [P, N] for dB; what the first
 sweep (`scan_cpu_sweep_forward`) marked and left gives the decays' and the steps' gradients.
@@ -12,8 +12,8 @@ I work items, Q tokens of a block.
 
 from numba import njit
 
-from user_model.ops.convolution_cpu_kernels import TAPS, tail_gradients, through_silu, unconvolve
-from user_model.ops.cpu_rows import BLOCK, clear, copy_row, copy_rows, store_rows
+from user_model.ops.convolution_cpu_kernels import TAPS, through_silu, unconvolve
+from user_model.ops.cpu_rows import BLOCK, clear, copy_row, store_rows
 from user_model.ops.lanes import (
     cast,
     lanes,
@@ -28,59 +28,50 @@ from user_model.ops.lanes import (
     wide_lanes,
     write,
 )
-from user_model.ops.recurrence import read_then_update
-from user_model.ops.scan_cpu_block import first_decay, load_block, load_state, slot_of, store_state
+from user_model.ops.recurrence import read_then_update, read_then_update_alone
+from user_model.ops.scan_cpu_block import first_decay, slot_of
 from user_model.ops.scan_cpu_sweep_forward import add, mark_at, product
-
-# How much of the next sequence is asked for in the second sweep of one: more would have left the
-# caches again before it is read.
-NEXT_TOKENS = 2048
 
 
 @njit
-def sweep_back(problem, gradients, block, slots, work, sweep, s, item, mark, flow, later):
-    """Fill in dx, dB, ddt and what the convolution makes of them, for one sequence.
+def sweep_back(
+    problem, gradients, stretches, block, work, sweep, s, from_token, item, mark, pending, flow,
+    later,
+):  # fmt: skip
+    """Fill in dx, dB, ddt and what the convolution makes of them, for one stretch.
 
-    `mark` is the number of its segments, `flow` what flows over its last token to its final state.
     Meanwhile what the next first sweep reads is asked for, `later` tokens after these.
+
+    Args:
+        mark: how many segments the stretch has.
+        pending: the factor that G still lacks.
+        flow: what flows over the end of the stretch.
+
+    Returns:
+        (pending, flow) of the stretch before.
     """
-    H, P, N, zero = problem.heads, problem.width, problem.state, problem.zero
-    wide, deep, head = padded_width(P), padded_width(N), item % H
-    begin, end, row = read(0, problem.bounds, s), read(0, problem.bounds, s + 1), wide + 2 * deep
-    at = (s * H + head) * N * P
-    load_state(zero, sweep.G, gradients.final, at, N, P, wide, deep)
-    clear(zero, sweep.grad, (BLOCK + TAPS - 1) * row)
-    pending, blocks = 1.0, (end - begin + BLOCK - 1) // BLOCK
-    for number in range(blocks - 1, -1, -1):
-        first, slot = begin + number * BLOCK, slot_of(block, number % slots)
-        tokens, ends = min(BLOCK, end - first), gradients.final != 0 and number == blocks - 1
-        if number + slots < blocks:
-            load_block(problem, slot, s, first, tokens, head, ends)
-            copy_rows(zero, slot.dy, 0, wide, gradients.x, first, head, tokens, P, 0)
-            copy_rows(zero, slot.dC, 0, deep, gradients.C, first, head, tokens, N, 0)
+    P, N, zero = problem.width, problem.state, problem.zero
+    wide, deep, end = padded_width(P), padded_width(N), read(0, problem.bounds, s + 1)
+    skip = splat(zero, read(0.0, problem.D, item % problem.heads))
+    size = min(end - from_token, stretches.tokens)
+    for number in range((size + BLOCK - 1) // BLOCK - 1, -1, -1):
+        at, slot = number * BLOCK, slot_of(block, number)
+        first = from_token + at
+        tokens = min(BLOCK, size - at)
         segments = read(0, slot.segments, 0)
         write(sweep.flows, segments, flow)
         mark -= segments
-        kept = work.kept if number > 0 and number - 1 + slots < blocks else 0
-        lines = work.lines if first - begin < NEXT_TOKENS else 0
         pending = _recur_back(
-            zero, slot, kept, first - BLOCK, lines, first + later, sweep, mark, tokens, pending,
-            wide, deep,
-        )  # fmt: skip
-        flow = read(0.0, sweep.flows, 0)
-        skip = splat(zero, read(0.0, problem.D, head))
-        _finish_dx_dB(zero, slot, sweep, tokens, first - begin, skip, wide, deep)
-        if ends:  # `flow` was what flows to the end from before the last token
-            write(sweep.begun, tokens - 1, 0.0)
-        _finish_dt(problem, gradients, slot, sweep, first, first - begin, item)
-        _store_gradients(problem, gradients, slot, sweep, first, tokens, item)
-    if gradients.initial != 0:
-        store_state(gradients.initial, at, sweep.G, N, P, wide, cast(zero, pending))
-    if gradients.tails != 0:
-        tails_at = (s * H + head) * (TAPS - 1) * row
-        tail_gradients(
-            zero, sweep.grad, problem.taps, head * TAPS * row, gradients.tails, tails_at, row
+            zero, slot, work.lines, first + later, sweep, mark, tokens, pending, wide, deep
         )
+        flow = read(0.0, sweep.flows, 0)
+        _finish_dx_dB(zero, slot, sweep, tokens, at, skip, wide, deep)
+        if gradients.final != 0 and first + tokens == end:
+            # `flow` was what flows to the end from before the last token.
+            write(sweep.begun, tokens - 1, 0.0)
+        _finish_dt(problem, gradients, slot, sweep, first, at, item)
+        _store_gradients(problem, gradients, slot, sweep, first, tokens, item)
+    return pending, flow
 
 
 @njit
@@ -104,13 +95,11 @@ def _store_gradients(problem, gradients, block, sweep, first, tokens, item):
 
 
 @njit
-def _recur_back(
-    zero, block, kept, earlier, lines, later, sweep, mark, tokens, pending, wide, deep
-):  # fmt: skip
+def _recur_back(zero, block, lines, later, sweep, mark, tokens, pending, wide, deep):
     """Run the gradient of the state back; sums_x gets G^T B and sums_n G x, before own parts.
 
-    `mark` is that of the block's first segment. Meanwhile as many tokens are asked for: `kept` ones
-    from `earlier` on, and of `lines` from `later` on; 0: none.
+    `mark` is that of the block's first segment. Meanwhile as many tokens of `lines` are asked for,
+    from `later` on.
     """
     row, mixed = wide + 2 * deep, block.mixed
     clear(zero, sweep.sums_x, tokens * wide)
@@ -125,10 +114,10 @@ def _recur_back(
             for k in range(0, wide, lanes(zero)):
                 store(sweep.weighted, t * wide + k, weight * load(zero, block.dy, t * wide + k))
         x, B, C = last * row, last * row + wide, last * row + wide + deep
-        read_then_update(
+        read_then_update_alone(
             count, scale, sweep.G, deep, wide, mixed, C, -row,
             sweep.weighted, last * wide, -wide, mixed, B, -row, sweep.sums_x, last * wide, -wide,
-            kept, earlier + begin,
+            0, 0,
         )  # fmt: skip
         read_then_update(
             count, scale, sweep.G_transposed, wide, deep, sweep.weighted, last * wide, -wide,

@@ -1,4 +1,4 @@
-"""The first sweep of the compiled scan's backward: forward through a sequence, for dC and dz.
+"""The first sweep of the compiled scan's backward: forward through a stretch, for dC and dz.
 
 It runs the scan again with the transposed state h^T and marks the state at the start of every
 segment, which the second sweep (`scan_cpu_sweep_back`) needs; `scan_cpu_backward` tells how the two
@@ -14,7 +14,7 @@ I work items, Q tokens of a block.
 from numba import njit
 
 from user_model.ops.convolution_cpu_kernels import apply_silu, through_silu
-from user_model.ops.cpu_rows import BLOCK, clear, copy_row, copy_rows, keep_rows, store_rows
+from user_model.ops.cpu_rows import BLOCK, clear, copy_row, copy_rows, store_rows
 from user_model.ops.lanes import (
     VECTOR_BYTES,
     cast,
@@ -29,25 +29,34 @@ from user_model.ops.lanes import (
     write,
 )
 from user_model.ops.recurrence import read_then_update
-from user_model.ops.scan_cpu_block import AHEAD, first_decay, load_block, scale_inputs, slot_of
+from user_model.ops.scan_cpu_block import (
+    AHEAD,
+    first_decay,
+    load_block,
+    scale_inputs,
+    slot_of,
+    state_before,
+)
 
 
 @njit
-def sweep_forward(problem, gradients, block, slots, work, sweep, s, item):
-    """Fill in dC, dz, dy, direct, ended and the marks of one sequence.
+def sweep_forward(problem, gradients, stretches, block, work, sweep, s, from_token, item):
+    """Fill in dC, dz, dy, direct, ended and the marks of the stretch that begins at `from_token`.
 
-    Return the number of segments, and what flows over the last token to the final state.
+    Return the number of segments, and what flows over the sequence's last token to the final state:
+    0 where the stretch is not the last.
     """
     H, P, N, zero = problem.heads, problem.width, problem.state, problem.zero
     wide, deep, head = padded_width(P), padded_width(N), item % H
-    begin, end = read(0, problem.bounds, s), read(0, problem.bounds, s + 1)
-    at = (s * H + head) * N * P
-    _load_transposed(zero, sweep.marks, problem.initial, at, N, P, wide, deep)
-    _load_transposed(zero, sweep.G_transposed, gradients.final, at, N, P, wide, deep)
+    end = read(0, problem.bounds, s + 1)
+    before, at = problem.initial, (s * H + head) * N * P
+    if from_token > read(0, problem.bounds, s):
+        before, at = stretches.states, state_before(problem, stretches, from_token, head)
+    load_transposed(zero, sweep.marks, before, at, N, P, wide, deep)
     pending, mark, flow = 1.0, 0, 0.0
-    for first in range(begin, end, BLOCK):
+    for first in range(from_token, min(end, from_token + stretches.tokens), BLOCK):
         tokens = min(BLOCK, end - first)
-        slot = slot_of(block, (first - begin) // BLOCK % slots)
+        slot = slot_of(block, (first - from_token) // BLOCK)
         ends = gradients.final != 0 and first + BLOCK >= end
         load_block(problem, slot, s, first, tokens, head, ends)
         _load_output_gradient(problem, gradients, slot, work, sweep, s, first, tokens, head)
@@ -55,16 +64,15 @@ def sweep_forward(problem, gradients, block, slots, work, sweep, s, item):
             zero, slot, work, sweep, mark, first + AHEAD, tokens, pending, wide, deep, ends
         )
         mark += read(0, slot.segments, 0)
-        add(gradients.D, item, _finish_dC(zero, slot, sweep, tokens, first - begin, wide, deep))
-        if first + BLOCK * slots < end:  # the slot will be another block's
-            keep_rows(zero, gradients.x, first, head, slot.dy, wide, tokens, P)
-            keep_rows(zero, gradients.C, first, head, slot.dC, deep, tokens, N)
+        at = first - from_token
+        add(gradients.D, item, _finish_dC(zero, slot, sweep, tokens, at, wide, deep))
     write(sweep.scales, mark, pending)
     return mark, flow
 
 
 @njit
-def _load_transposed(zero, state, source, at, N, P, wide, deep):
+def load_transposed(zero, state, source, at, N, P, wide, deep):
+    """Read [N, P] transposed, into rows of `deep`; an absent source is zeros."""
     clear(zero, state, wide * deep)
     if source != 0:
         for n in range(N):

@@ -118,10 +118,10 @@ def test_widths(P, N, backend, check_all):
     check_all(lengths, make(lengths, H=3, P=P, N=N), [backend])
 
 
-@pytest.mark.parametrize("slots", [1, 3])
-def test_what_the_backward_does_not_remember_it_computes_again(slots, monkeypatch, check_all):
-    monkeypatch.setattr(scan_cpu, "SLOTS", slots)
-    lengths = [130, 33, 5, 200]
+@pytest.mark.parametrize("tokens", [32, 96])
+def test_a_sequence_of_many_stretches(tokens, monkeypatch, check_all):
+    monkeypatch.setattr(scan_cpu, "STRETCH_TOKENS", tokens)
+    lengths = [130, 33, 0, 96, 5, 200, 97]
     check_all(lengths, make(lengths, decay="strong here and there"), ["cpu"])
 
 

@@ -26,6 +26,7 @@ from user_model.ops.recurrence import (
     asked_lines,
     most_asked_lines,
     read_then_update,
+    read_then_update_alone,
     update_then_read,
 )
 
@@ -218,11 +219,18 @@ def guarded(values):
 
 @types
 @pytest.mark.parametrize("backward", [False, True])
-@pytest.mark.parametrize("read_first", [False, True])
+@pytest.mark.parametrize(
+    ("run", "read_first", "asking"),
+    [
+        (update_then_read, False, True),
+        (read_then_update, True, True),
+        (read_then_update_alone, True, False),
+    ],
+    ids=["update first", "read first", "read first, asking for nothing"],
+)
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (48, 16), (16, 32)])
 @pytest.mark.parametrize("steps", [1, 5])
-@pytest.mark.parametrize("asking", [False, True])
-def test_a_tile_is_the_recurrence(asking, steps, height, width, read_first, backward, dtype):
+def test_a_tile_is_the_recurrence(steps, height, width, run, read_first, asking, backward, dtype):
     assert height % PADDING == width % PADDING == 0
     rng = np.random.default_rng(3)
     state = rng.normal(size=(height, width)).astype(dtype)
@@ -236,10 +244,9 @@ def test_a_tile_is_the_recurrence(asking, steps, height, width, read_first, back
         stride = 2 * view.shape[1]
         first = (steps - 1) * stride if backward else 0
         places += [view.ctypes.data, first, -stride if backward else stride]
-    run = read_then_update if read_first else update_then_read
     lines = np.zeros((most_asked_lines(height, width), 2), np.int64)
     note_nothing(lines.ctypes.data, 0, asked_lines(height, width, VECTOR_BYTES // state.itemsize))
-    table = lines.ctypes.data if asking or not read_first else 0
+    table = lines.ctypes.data if asking else 0
     run(steps, dtype(0.5), state.ctypes.data, height, width, *places, table, 3)
     out = laid[3][0][::-1] if backward else laid[3][0]
     tolerance = 16 * height * np.finfo(dtype).eps

@@ -131,19 +131,18 @@ def test_widths(P, N, backend, bounds, compare, run_with_gradients):
 
 
 @pytest.mark.parametrize("decay", DECAYS)
-@pytest.mark.parametrize("slots", [1, 3])
-def test_what_the_backward_does_not_remember_it_computes_again(
-    slots, decay, monkeypatch, bounds, compare, run_with_gradients
+@pytest.mark.parametrize("tokens", [32, 96])
+def test_a_sequence_of_many_stretches(
+    tokens, decay, monkeypatch, bounds, compare, run_with_gradients
 ):
-    lengths = [130, 33, 5, 200]
+    """The backward takes a stretch at a time: each begins with the state that is kept before it."""
+    lengths = [130, 33, 0, 96, 5, 200, 97]
     cu_seqlens, inputs = bounds(lengths), make(lengths, P=32, N=32, decay=decay)
-    form = scan(cu_seqlens, "cpu")
-    remembered = run_with_gradients(form, inputs, OUTPUTS)
-    monkeypatch.setattr(scan_cpu, "SLOTS", slots)
-    again = run_with_gradients(form, inputs, OUTPUTS)
-    assert all(torch.equal(again[name], value) for name, value in remembered.items())
-    expected = run_with_gradients(scan(cu_seqlens, "torch"), inputs, OUTPUTS)
-    compare(again, expected, 1e-12)
+    whole = run_with_gradients(scan(cu_seqlens, "cpu"), inputs, OUTPUTS)
+    monkeypatch.setattr(scan_cpu, "STRETCH_TOKENS", tokens)
+    found = run_with_gradients(scan(cu_seqlens, "cpu"), inputs, OUTPUTS)
+    assert all(torch.equal(found[name], whole[name]) for name in OUTPUTS)
+    compare(found, run_with_gradients(scan(cu_seqlens, "torch"), inputs, OUTPUTS), 1e-12)
 
 
 @pytest.mark.parametrize("backend", FAST)
