@@ -59,7 +59,7 @@ def leave(status: int) -> NoReturn:
     these have started is ended here: Ray's agents would look for their Ray for a minute.
     """
     try:
-        for process in _grandchildren():
+        for process in family(os.getpid())[1]:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         sys.stdout.flush()
@@ -68,8 +68,8 @@ def leave(status: int) -> NoReturn:
         os._exit(status)
 
 
-def _grandchildren() -> list[int]:
-    """Processes that this one's children have started, and theirs; none where /proc is absent."""
+def family(process: int) -> tuple[list[int], list[int]]:
+    """Return a process's children, and all that these have started; none where /proc is absent."""
     parents = {}
     # Not by a pattern of paths: pathlib raises where a process ends while it is looked at.
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
@@ -77,11 +77,11 @@ def _grandchildren() -> list[int]:
             if name.isdigit():
                 stat = Path("/proc", name, "stat").read_text()
                 parents[int(name)] = int(stat.rpartition(")")[2].split()[1])
-    found = [process for process, parent in parents.items() if parent == os.getpid()]
-    children = set(found)
+    children = [each for each, parent in parents.items() if parent == process]
+    found = list(children)
     for ancestor in found:  # it grows while it is walked
-        found += [process for process, parent in parents.items() if parent == ancestor]
-    return [process for process in found if process not in children]
+        found += [each for each, parent in parents.items() if parent == ancestor]
+    return children, found[len(children) :]
 
 
 @contextmanager

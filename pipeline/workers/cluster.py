@@ -11,6 +11,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.interrupts import Interrupted, kept_handlers
+from pipeline.workers.deaf_children import deaf_children, ending_those_told_to
 from pipeline.workers.stopping_here import stopped_here
 
 # Two training workers, Ray Train's controller and a Ray Data actor must be schedulable at once,
@@ -73,8 +74,10 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
     """Hold a connection to Ray for the length of the block.
 
     Inside a submitted job, or with RAY_ADDRESS set, that Ray is joined; else one is started on
-    this machine and ended with the block. With `in_process` there is none. After `Interrupted` the
-    process must leave by `interrupts.leave`, which ends the workers with it.
+    this machine and ended with the block. Its processes do not heed a SIGTERM that Slurm or systemd
+    sends to all of a job: they are needed until trainings have written their checkpoints. With
+    `in_process` there is none. After `Interrupted` the process must leave by `interrupts.leave`,
+    which ends the workers with it.
     """
     if compute.in_process:
         with stopped_here(_CHECKPOINT_SECONDS):
@@ -91,7 +94,7 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
             yield
         return
     own = {} if os.environ.get("RAY_ADDRESS") else _own_ray()
-    with kept_handlers():
+    with kept_handlers(), deaf_children():
         ray.init(
             log_to_driver=compute.worker_logs,
             logging_level=logging.WARNING,
@@ -106,9 +109,11 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
         stop_work(_CHECKPOINT_SECONDS)
         raise  # without a shutdown: see `interrupts.leave`
     except BaseException:
-        ray.shutdown()
+        with ending_those_told_to():
+            ray.shutdown()
         raise
-    ray.shutdown()
+    with ending_those_told_to():
+        ray.shutdown()
 
 
 @contextmanager

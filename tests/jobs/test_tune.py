@@ -16,7 +16,7 @@ import yaml
 from jobs import multidomain
 from jobs.tune import main
 from pipeline.config import load
-from pipeline.interrupts import _grandchildren
+from pipeline.interrupts import family
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOP = {"format": "simulated", "population": 300, "items": 50, "mean_history": 6}
@@ -147,7 +147,7 @@ def kill_worker_once_at_a_rung(workplace):
     """Kill the process of the running trial, which is one of this process's own Ray."""
     while not workplace.records().get(0, {}).get("rungs"):
         time.sleep(0.05)
-    for process in _grandchildren():
+    for process in family(os.getpid())[1]:
         with contextlib.suppress(OSError):
             if b"ImplicitFunc" in Path(f"/proc/{process}/cmdline").read_bytes():
                 os.kill(process, signal.SIGKILL)
