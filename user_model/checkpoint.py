@@ -74,7 +74,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     for name, expected in checksums.items():
         file = folder / name
         if Path(name).name != name or not file.is_file():
-            raise CheckpointError(f"{file}: not there, though the manifest names it; save it again")
+            raise CheckpointError(
+                f"{path}: names {name!r}, which is no file of its folder; save it again"
+            )
         got = _hash(file)
         if got != expected:
             raise CheckpointError(

@@ -26,10 +26,8 @@ def jsonl(data):
     """Read as interactions, as items, and as Python's dicts."""
     file = _written("events.jsonl", data)
     _table("events.jsonl")
-    first_objects(file)
-    for piece in json_pieces(file, {"item_id": "item_id", "text 0": "title"}, decode=_EITHER):
-        found = piece.slow()
-        assert found.rows.height + len(found.rejected) == found.rows_read
+    _refused(lambda: first_objects(file), ValueError)
+    _refused(lambda: _decoded(file), ValueError)
 
 
 def csv(data):
@@ -99,6 +97,13 @@ def _counted(read):
     )
     for column in ("user_id", "item_id"):
         assert all(id_.strip() and "\0" not in id_ for id_ in tables.interactions[column])
+
+
+def _decoded(file):
+    """Every line is kept or refused."""
+    for piece in json_pieces(file, {"item_id": "item_id", "text 0": "title"}, decode=_EITHER):
+        found = piece.slow()
+        assert found.rows.height + len(found.rejected) == found.rows_read
 
 
 def _of_blocks(file, size):

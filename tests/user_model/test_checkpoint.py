@@ -58,7 +58,7 @@ def test_a_changed_byte_is_noticed(saved):
     ("break_it", "message"),
     [
         (lambda f: (f / MANIFEST).unlink(), "expected the manifest of a complete checkpoint"),
-        (lambda f: (f / WEIGHTS).unlink(), "though the manifest names it"),
+        (lambda f: (f / WEIGHTS).unlink(), "is no file of its folder"),
         (lambda f: (f / MANIFEST).write_text("{"), "not a manifest"),
         (lambda f: (f / MANIFEST).write_text("[]"), "not a manifest"),
     ],
