@@ -109,9 +109,14 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
         stop_work(_CHECKPOINT_SECONDS)
         raise  # without a shutdown: see `interrupts.leave`
     except BaseException:
-        with ending_those_told_to():
-            ray.shutdown()
+        _shut_down()
         raise
+    _shut_down()
+
+
+def _shut_down() -> None:
+    import ray
+
     with ending_those_told_to():
         ray.shutdown()
 
