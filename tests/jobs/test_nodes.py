@@ -162,6 +162,7 @@ def test_four_workers_again_have_nothing_to_do_for_a_driver_with_nothing_of_the_
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_the_item_llm_is_tuned_alike_on_nodes_that_share_no_folder(cluster, workplace):
     output, results = run_with_a_death(cluster, "tuned", TUNED)
     assert set(statuses(output).values()) == {"ran"}
