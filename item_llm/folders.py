@@ -51,9 +51,9 @@ def write_manifest(folder: Path, kind: str, fields: Mapping[str, Any]) -> dict[s
     all that.
     """
     files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST):
-        fsync_path(path)
-        files[path.relative_to(folder).as_posix()] = sha256_of(path)
+    for name in sorted(_files_of(folder) - {MANIFEST}):
+        fsync_path(folder / name)
+        files[name] = sha256_of(folder / name)
     manifest = {**fields, "kind": kind, "files": files}
     manifest[_OWN] = sha256_of_json(manifest)
     aside = folder / f".{MANIFEST}.{os.getpid()}"
@@ -62,6 +62,11 @@ def write_manifest(folder: Path, kind: str, fields: Mapping[str, Any]) -> dict[s
     os.replace(aside, folder / MANIFEST)
     fsync_path(folder)
     return manifest
+
+
+def _files_of(folder: Path) -> set[str]:
+    """Names of the files below a folder, relative to it."""
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
 def read_manifest(folder: Path, kind: str, *, verify: bool = True) -> dict[str, Any]:
@@ -79,12 +84,13 @@ def read_manifest(folder: Path, kind: str, *, verify: bool = True) -> dict[str, 
     manifest = _parsed(path)
     if manifest["kind"] != kind:
         raise ValueError(f"{folder}: holds a {manifest['kind']!r}, expected a {kind!r}")
+    # By the folder's own list: a name that leads out of it, or that no file can have, is not there.
+    present = _files_of(folder) if verify else set()
     for name, expected in manifest["files"].items() if verify else ():
-        file = folder / name
-        got = sha256_of(file) if file.is_file() else "no such file"
+        got = sha256_of(folder / name) if name in present else "no such file"
         if got != expected:
             raise ValueError(
-                f"{file}: sha256 is {got}, the manifest says {expected}; "
+                f"{folder / name}: sha256 is {got}, the manifest says {expected}; "
                 f"the {kind} is damaged: delete {folder} and make it again"
             )
     return manifest

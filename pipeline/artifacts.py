@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.locks import exclusive_lock
@@ -237,6 +237,8 @@ def _verified(name: str, key: str, folder: Path) -> Artifact:
         if manifest.get(_OWN) not in (None, content_hash(rest)):  # older ones have none
             raise ValueError("its manifest differs from its own checksum")
         for relative, expected in manifest["files"].items():
+            if PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
+                raise ValueError(f"its manifest names {relative!r}, which leads out of its folder")
             check_file(folder / relative, expected)
         return Artifact(name, key, folder, manifest["files"], manifest["recipe"])
     except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:

@@ -46,7 +46,8 @@ def save_tensors(
         checksums[name] = _sync_and_hash(aside / name)
     manifest = {"format": _FORMAT, "sha256": checksums, "record": record}
     manifest[_OWN] = _hash_of_text(manifest)
-    (aside / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True, allow_nan=True))
+    text = json.dumps(manifest, indent=2, sort_keys=True, allow_nan=True)
+    (aside / MANIFEST).write_text(text, encoding="utf-8")
     _sync_and_hash(aside / MANIFEST)
     _replace(aside, folder)
 
@@ -60,29 +61,40 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise CheckpointError(f"{path}: not there, expected the manifest of a complete checkpoint")
+    version, checksums, record = _parsed(path)
+    if version != _FORMAT:
+        raise CheckpointError(f"{path}: got format {version}, expected {_FORMAT}; save it again")
+    # By the folder's own list: a name that leads out of it, or that no file can have, is not there.
+    present = {file.name for file in folder.iterdir() if file.is_file()}
+    for name, expected in checksums.items():
+        if name not in present:
+            raise CheckpointError(
+                f"{path}: names {name!r}, which is no file of its folder; save it again"
+            )
+        got = _hash(folder / name)
+        if got != expected:
+            raise CheckpointError(
+                f"{folder / name}: got sha256 {got[:12]}, expected {expected[:12]}; "
+                "the file is damaged"
+            )
+    return record
+
+
+def _parsed(path: Path) -> tuple[object, dict[str, str], dict[str, Any]]:
+    """A manifest's format, checksums and record; raises CheckpointError where they are none."""
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         version, checksums, record = manifest["format"], manifest["sha256"], manifest["record"]
-        checksums = dict(checksums.items())
+        if not all(isinstance(value, str) for value in checksums.values()):
+            raise ValueError("a checksum is no text")
+        if not isinstance(record, dict):
+            raise ValueError("the record is no mapping")
         rest = {name: value for name, value in manifest.items() if name != _OWN}
         if manifest.get(_OWN) not in (None, _hash_of_text(rest)):  # older ones have none
             raise ValueError("it differs from its own checksum")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a manifest ({error!r}); save it again") from error
-    if version != _FORMAT:
-        raise CheckpointError(f"{path}: got format {version}, expected {_FORMAT}; save it again")
-    for name, expected in checksums.items():
-        file = folder / name
-        if Path(name).name != name or not file.is_file():
-            raise CheckpointError(
-                f"{path}: names {name!r}, which is no file of its folder; save it again"
-            )
-        got = _hash(file)
-        if got != expected:
-            raise CheckpointError(
-                f"{file}: got sha256 {got[:12]}, expected {expected[:12]}; the file is damaged"
-            )
-    return record
+    return version, checksums, record
 
 
 def read_tensors(folder: Path, name: str, device: str = "cpu") -> dict[str, Tensor]:
@@ -103,8 +115,17 @@ def save_weights(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> N
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the configuration saved with the weights in `folder`, checksums checked."""
-    config: dict[str, Any] = read_record(folder)["config"]
+    """Return the configuration saved with the weights in `folder`, checksums checked.
+
+    Raises:
+        CheckpointError: the folder is not complete, or was saved without a configuration.
+    """
+    config = read_record(folder).get("config")
+    if not isinstance(config, dict):
+        raise CheckpointError(
+            f"{folder / MANIFEST}: its record has no config, expected that of a model's weights; "
+            "save it again"
+        )
     return config
 
 

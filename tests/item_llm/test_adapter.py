@@ -6,8 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from item_llm import EncoderConfig, ItemEncoder, LoraConfig
-from item_llm.adapter import attach_lora, save_adapter
+from item_llm.adapter import attach_lora, read_adapter_sha256, save_adapter
 from item_llm.base_models import PretrainedModel
+from item_llm.folders import sha256_of
 
 
 def trained_encoder(base, modules=None, **fields):
@@ -97,6 +98,16 @@ def test_a_damaged_adapter_raises(tiny_llama, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(ValueError, match=r"adapter_model\.safetensors: sha256 is"):
         ItemEncoder.load(encoder.config, tmp_path / "adapter")
+
+
+def test_a_manifest_cannot_name_a_file_outside_its_folder(tmp_path):
+    (tmp_path / "other").write_text("x")
+    manifest = {"kind": "item LLM adapter", "files": {"../other": sha256_of(tmp_path / "other")}}
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"reading": {}}))
+    with pytest.raises(ValueError, match=r"\.\./other: sha256 is no such file"):
+        read_adapter_sha256(folder)
 
 
 def test_an_unfinished_adapter_raises(tiny_llama, tmp_path):

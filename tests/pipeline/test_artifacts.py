@@ -55,6 +55,21 @@ def test_damage_is_noticed_and_nothing_is_thrown_away(tmp_path, damage):
     assert store.find("corpus", KEY) is None
 
 
+@pytest.mark.parametrize("name", ["../other/secret", "sub/../../other/secret", "/etc/hostname"])
+def test_a_manifest_cannot_name_a_file_outside_its_folder(tmp_path, name):
+    store = RunStore(tmp_path / "store")
+    folder = make(store).path
+    secret = folder.parent / "other" / "secret"
+    secret.parent.mkdir()
+    secret.write_text("x")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["manifest_sha256"]  # whoever writes such a manifest would write a new one
+    manifest["files"][name] = {"bytes": 1, "sha256": file_sha256(secret)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DamagedArtifactError, match="which leads out of its folder"):
+        store.find("corpus", KEY)
+
+
 def test_user_error_leaves_the_store_as_it_was(tmp_path):
     store = RunStore(tmp_path / "store")
     with pytest.raises(ValueError, match="line 3"), store.working_folder("corpus", KEY) as work:

@@ -81,6 +81,29 @@ def test_a_manifest_cannot_name_a_file_outside_its_folder(saved):
         load_weights(folder, model)
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sha256": {WEIGHTS: {"a": "b"}}}, "not a manifest.*a checksum is no text"),
+        ({"sha256": {WEIGHTS: None}}, "not a manifest.*a checksum is no text"),
+        ({"sha256": [WEIGHTS]}, "not a manifest"),
+        ({"sha256": {"a" * 300: "b"}}, "names 'aaa.*no file of its folder"),
+        ({"sha256": {"a\0": "b"}}, "no file of its folder"),
+        ({"record": "config"}, "not a manifest.*the record is no mapping"),
+        ({"record": {}}, "no config"),
+        ({"record": {"config": 3}}, "no config"),
+    ],
+)
+def test_a_manifest_of_another_shape_is_refused(saved, fields, message):
+    folder, model = saved
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["manifest_sha256"]
+    (folder / MANIFEST).write_text(json.dumps(manifest | fields))
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(folder, model)
+
+
 def test_a_manifest_of_another_format_raises(saved):
     folder, model = saved
     manifest = json.loads((folder / MANIFEST).read_text())
