@@ -17,11 +17,11 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.locks import exclusive_lock
-from pipeline.whole_files import content_hash, file_sha256, flush, read_json, write_json
+from pipeline.whole_files import content_hash, file_sha256, flush, is_inside, read_json, write_json
 
 if TYPE_CHECKING:
     from pipeline.storage.copies import Tell
@@ -237,7 +237,7 @@ def _verified(name: str, key: str, folder: Path) -> Artifact:
         if manifest.get(_OWN) not in (None, content_hash(rest)):  # older ones have none
             raise ValueError("its manifest differs from its own checksum")
         for relative, expected in manifest["files"].items():
-            if PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
+            if not is_inside(relative):
                 raise ValueError(f"its manifest names {relative!r}, which leads out of its folder")
             check_file(folder / relative, expected)
         return Artifact(name, key, folder, manifest["files"], manifest["recipe"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 _ASIDE = ".tmp"
@@ -25,6 +25,16 @@ def file_sha256(path: Path) -> str:
         while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def is_inside(relative: str) -> bool:
+    """Whether a name of a manifest is a plain path that stays within the manifest's folder.
+
+    >>> [is_inside(name) for name in ("sub/items.txt", "../items.txt", "/etc/hostname", "./items")]
+    [True, False, False, False]
+    """
+    path = PurePosixPath(relative)
+    return not path.is_absolute() and ".." not in path.parts and str(path) == relative
 
 
 def write_json(path: Path, value: object) -> None:

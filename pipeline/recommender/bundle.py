@@ -30,7 +30,7 @@ from item_llm import EncoderConfig
 from item_llm.folders import MANIFEST, read_manifest, sha256_of_json
 from pipeline.storage.bucket import is_remote
 from pipeline.storage.shared_folder import fetch_folder
-from pipeline.whole_files import read_json
+from pipeline.whole_files import is_inside, read_json
 from user_model import Hydra, HydraConfig
 from user_model.checkpoint import load_state
 from user_model.compiled_step import CompiledStep, cannot_compile
@@ -253,8 +253,8 @@ def load_hydra(
 
 def _check_inside(folder: Path, name: str) -> None:
     path = Path(name)
-    inside = not path.is_absolute() and ".." not in path.parts and name == path.as_posix()
-    if not inside or any((folder / part).is_symlink() for part in (path, *path.parents)):
+    linked = any((folder / part).is_symlink() for part in (path, *path.parents))
+    if linked or not is_inside(name):
         raise ValueError(
             f"bundle {folder}: its {MANIFEST} names {name!r}, which is no plain file within the "
             "bundle; do not use this bundle"

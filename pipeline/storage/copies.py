@@ -12,11 +12,12 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import DamagedArtifactError, check_file
 from pipeline.storage.bucket import Bucket
+from pipeline.whole_files import is_inside
 
 _AT_ONCE = 8
 _MB = 1e6
@@ -42,8 +43,7 @@ def object_keys(area: str, files: Files) -> dict[str, str]:
 
 
 def _object_key(area: str, relative: str, sha256: str) -> str:
-    path = PurePosixPath(relative)
-    if path.is_absolute() or ".." in path.parts or str(path) != relative:
+    if not is_inside(relative):
         raise DamagedArtifactError(f"{area}: the path {relative!r} is not one within a folder")
     return f"{area}/{relative}.{sha256[:16]}"
 
