@@ -29,6 +29,7 @@ class ItemTableConfig(BaseModel):
         "text_ranking_decay": None,
         "text_weight": 2.0,
         "choose_text_weight": False,
+        "text_correlations": False,
         "neighbours": False,
         "neighbour_weight": 0.25,
         "neighbour_columns": 384,
@@ -69,6 +70,12 @@ class ItemTableConfig(BaseModel):
         False,
         description="text_channel: after training, choose each domain's weight on validation, "
         "among multiples of what training left.",
+    )
+    text_correlations: bool = Field(
+        False,
+        description="text_channel: a direction of a domain's texts counts by how well it tells "
+        "which items stand near each other in the training histories (canonical correlations); "
+        "false = all count the same.",
     )
     neighbours: bool = Field(
         False,
@@ -308,6 +315,7 @@ def _channel(
         decay=config.text_ranking_decay or config.text_decay, training_decay=config.text_decay,
         weight=config.channel_weight,
         neighbours=config.neighbour_columns if config.neighbours else 0,
+        correlated=config.text_channel and config.text_correlations,
     )  # fmt: skip
 
 

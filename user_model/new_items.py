@@ -74,6 +74,9 @@ class NewItems:
             return None
         own = Whitening.of(text_Vt[items], text_Vt.shape[1])
         directions_tk = own.directions if config.text_channel else own.directions[:, :0]
+        if table.channel is not None and len(table.channel.directions):
+            turn_tt = table.channel.directions[number].double()
+            directions_tk = directions_tk @ turn_tt[: directions_tk.shape[1]]
         width = 0 if table.channel is None else table.channel.width
         spare = width - directions_tk.shape[1]
         channel_tt = functional.pad(directions_tk, (0, spare))

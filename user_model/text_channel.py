@@ -9,6 +9,9 @@ Here all columns of the text stand beside the learned vector in the score:
 Only w, one number a domain, is learned. The mean is a state of one row a user, however long the
 history. Our choice [D]; the paper has none.
 
+The directions of a domain's text may count by how well each tells what stands near an item in the
+training histories (`user_model.text_correlations`), instead of all the same.
+
 Columns of neighbours in histories (`user_model.neighbours`) may stand beside those of the text, in
 ranking alone: they hold the very pairs that training asks for, so that a model trained with them
 would learn to rely on them (docs/log.md).
@@ -42,9 +45,12 @@ class TextChannel(nn.Module):
             less than the ranking does (docs/log.md), so it is a setting and not only a start.
         neighbours: columns h of neighbours in histories, which `set_neighbours` fills; saved with
             the weights.
+        correlated: whether `turn_texts` is to be called; what it turned by is saved with the
+            weights, and a channel into which they are loaded turns its own texts.
     """
 
     columns: Tensor
+    directions: Tensor
     neighbours: Tensor
     starts: Tensor
 
@@ -57,6 +63,7 @@ class TextChannel(nn.Module):
         training_decay: float | None = None,
         weight: float,
         neighbours: int = 0,
+        correlated: bool = False,
     ) -> None:
         super().__init__()
         self.decay = decay
@@ -65,12 +72,33 @@ class TextChannel(nn.Module):
         empty_Vh = torch.zeros(len(whitened_Vt), neighbours)
         self.register_buffer("neighbours", empty_Vh, persistent=neighbours > 0)
         self.register_buffer("starts", starts.clone(), persistent=False)
+        n_domains, width = len(starts) - 1, whitened_Vt.shape[1]
+        still_Dtt = torch.eye(width).repeat(n_domains if correlated else 0, 1, 1)
+        self.register_buffer("directions", still_Dtt, persistent=correlated)
+        self._turned = False
+        if correlated:
+            self.register_load_state_dict_post_hook(_turn_loaded)
         self.weights = nn.Parameter(torch.full((len(starts) - 1,), weight))
 
     @property
     def width(self) -> int:
         """Columns t that stand beside the learned vectors."""
         return self.columns.shape[1] + self.neighbours.shape[1]
+
+    def is_to_turn(self) -> bool:
+        """Whether the texts are to be turned and have not been; those of a trained model stay."""
+        return len(self.directions) > 0 and not self._turned
+
+    @torch.no_grad()
+    def turn_texts(self) -> None:
+        """Turn the texts of each domain by its `directions`, and give them length 1 again; once."""
+        assert not self._turned, "the texts are turned already; build a new channel"
+        for (first, end), turn_tt in zip(
+            pairwise(self.starts.tolist()), self.directions, strict=True
+        ):
+            turned_Vt = self.columns[first:end] @ turn_tt
+            self.columns[first:end] = functional.normalize(turned_Vt, dim=1)
+        self._turned = True
 
     def set_neighbours(self, vectors_Vh: Tensor, share: float) -> None:
         """Put the items' vectors [V, h] beside their texts.
@@ -111,6 +139,12 @@ class TextChannel(nn.Module):
         means_Tt = decayed_means(self.items(items_T), cu_seqlens, decay)
         domains_T = torch.bucketize(items_T, self.starts[1:-1], right=True)
         return self.weights[domains_T, None] * means_Tt
+
+
+def _turn_loaded(channel: TextChannel, _incompatible: object) -> None:
+    """Weights of an earlier epoch of the same training have the directions that it began with."""
+    if channel.is_to_turn():
+        channel.turn_texts()
 
 
 @torch.no_grad()

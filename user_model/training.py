@@ -109,11 +109,14 @@ def train(
         )
     model.items.mark_seen(torch.from_numpy(batches.items))
     progress = Progress()
-    if not has_checkpoint(checkpoint_dir):
+    fresh = not has_checkpoint(checkpoint_dir)
+    if fresh:
         _start_from_histories(model.items, histories, domain_starts, workers, progress)
     workers.from_first([p.data for p in model.parameters()])
-    if (channel := model.items.channel) is not None and channel.neighbours.numel():
-        workers.from_first([channel.neighbours])
+    if (channel := model.items.channel) is not None:
+        workers.from_first([b for b in (channel.neighbours, channel.directions) if b.numel()])
+        if fresh and channel.is_to_turn():
+            channel.turn_texts()
     step = TrainingStep(model, batches, config, seed=seed, workers=workers)
     checkpoints = None
     if checkpoint_dir is not None:
@@ -134,7 +137,8 @@ def _start_from_histories(
     workers: Workers,
     progress: Progress,
 ) -> None:
-    """What the table has from the histories themselves, on worker 0: its ids' start, neighbours.
+    """What the table has from the histories themselves, on worker 0: its ids' start, neighbours,
+    how the directions of its texts count.
 
     The first epoch bears the time.
     """
@@ -150,6 +154,10 @@ def _start_from_histories(
         from user_model.neighbours import neighbour_vectors
 
         channel.set_neighbours(neighbour_vectors(histories, starts, width), items.neighbour_share)
+    if workers.rank == 0 and channel is not None and channel.is_to_turn():
+        from user_model.text_correlations import correlated_directions
+
+        channel.directions.copy_(correlated_directions(channel.columns, histories, starts))
     progress.seconds += time.perf_counter() - began
     progress.cpu_seconds += time.process_time() - cpu_began
 
