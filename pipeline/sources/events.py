@@ -27,13 +27,16 @@ _STRANGE_TIME = "the time lies outside the years 1900 to 2200: is its unit right
 _IN_SECONDS = pl.col("timestamp").is_between(700_000, 4_200_000)
 _SECONDS_AS_MS = "the time is in unix seconds, not in milliseconds: set the unit to s"
 
+# White space, and the separators of ASCII that Unicode does not count as such, make no id.
+_OF_AN_ID = r"[^\s\x1c-\x1f]"
+
 Checks = tuple[tuple[pl.Expr, str], ...]
 
 
 def id_checks(id_: pl.Expr, what: str) -> Checks:
     """What is wrong with an id (String), and the reason; `what` is the id in words."""
     return (
-        (id_.fill_null("").str.strip_chars() == "", f"{what} is empty"),
+        (~id_.fill_null("").str.contains(_OF_AN_ID), f"{what} is empty"),
         (id_.str.contains("\0", literal=True), f"{what} {HAS_NUL}"),
         (id_.str.len_bytes() > _MOST_ID_BYTES, f"{what} is longer than {_MOST_ID_BYTES:,} bytes"),
     )

@@ -87,6 +87,7 @@ BAD_ROWS = [
     ),
     *_values("no user", ("", "a", 7), "the user id is empty"),
     *_values("a blank user", (" ", "a", 7), "the user id is empty"),
+    *_values("a user of separators", ("\x1f \x1c", "a", 7), "the user id is empty"),
     *_values("no item", ("u9", "", 7), "the item id is empty", others=_ID_EMPTY),
     *_values("no user at all", (None, "a", 7), "the user id is empty", ("jsonl", "parquet")),
     *_values("an id of a megabyte", ("u" * MIB, "a", 7), "the user id is longer than 1,000 bytes"),
