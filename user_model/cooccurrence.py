@@ -76,6 +76,14 @@ def near_counts(histories: Histories, n_items: int) -> tuple[sparse.csr_array, I
     return counts + counts.T, np.bincount(items, minlength=n_items)
 
 
+def near_others(histories: Histories, n_items: int) -> tuple[sparse.csr_array, Int64]:
+    """`near_counts` without those of an item near itself."""
+    counts, taken_V = near_counts(histories, n_items)
+    counts.setdiag(0.0)
+    counts.eliminate_zeros()
+    return counts, taken_V
+
+
 def _pairs(one: Int64, other: Int64, weight: float, n_items: int) -> sparse.csr_array:
     weights = np.full(len(one), weight)
     return sparse.coo_array((weights, (one, other)), shape=(n_items, n_items)).tocsr()

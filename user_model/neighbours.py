@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from user_model.batching import Histories, Int64
-from user_model.cooccurrence import by_roots, near_counts
+from user_model.cooccurrence import by_roots, near_others
 
 _SPARE = 64  # columns beyond those wanted, which take up what is not yet told apart
 _ROUNDS = 8  # of the block power iteration
@@ -36,9 +36,7 @@ def neighbour_vectors(histories: Histories, domain_starts: Int64, columns: int) 
         domain_starts: int64 [D + 1], the first item of each domain, and the number of items V.
         columns: how many.
     """
-    counts, taken_V = near_counts(histories, int(domain_starts[-1]))
-    counts.setdiag(0.0)
-    counts.eliminate_zeros()
+    counts, taken_V = near_others(histories, int(domain_starts[-1]))
     roots_V = np.sqrt(np.maximum(taken_V, 1))
     parts = []
     for first, end in pairwise(domain_starts):

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from user_model.batching import Histories, Int64
-from user_model.cooccurrence import near_counts
+from user_model.cooccurrence import near_others
 
 SHRINKAGE = 0.03  # share of E[x x'] that is the mean of its diagonal, or few items would decide
 
@@ -42,9 +42,7 @@ def correlated_directions(columns_Vt: Tensor, histories: Histories, domain_start
             pair by 1 / distance; an item tells nothing of itself.
         domain_starts: int64 [D + 1], the first item of each domain, and the number of items V.
     """
-    counts, _taken_V = near_counts(histories, int(domain_starts[-1]))
-    counts.setdiag(0.0)
-    counts.eliminate_zeros()
+    counts, _taken_V = near_others(histories, int(domain_starts[-1]))
     columns = columns_Vt.double().numpy()
     turned = [
         _turned(columns[first:end], counts[first:end, first:end])

@@ -137,10 +137,10 @@ def _start_from_histories(
     workers: Workers,
     progress: Progress,
 ) -> None:
-    """What the table has from the histories themselves, on worker 0: its ids' start, neighbours,
-    how the directions of its texts count.
+    """What the table has from the histories themselves, on worker 0.
 
-    The first epoch bears the time.
+    Its ids' start, its neighbours, and how the directions of its texts count. The first epoch
+    bears the time.
     """
     began, cpu_began = time.perf_counter(), time.process_time()
     starts = np.append(domain_starts[:-1], items.n_items)

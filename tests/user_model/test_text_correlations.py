@@ -1,6 +1,5 @@
 """Directions of texts count by how well they tell what stands near, as the definition says."""
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tests.user_model.test_neighbours import Histories
 from user_model import (
     Hydra,
     HydraConfig,
@@ -24,12 +24,6 @@ from user_model.whitening import whitened_by_domain
 
 STARTS = np.array([0, 60, 110])
 TELLING, TEXTS = 2, 8  # columns that tell what follows, and all of them
-
-
-@dataclass(frozen=True)
-class Histories:
-    offsets: np.ndarray
-    items: np.ndarray
 
 
 @pytest.fixture(scope="module")
