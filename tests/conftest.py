@@ -16,7 +16,7 @@ import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from tests.processes import FilesApart
-from tests.shards import files_of_shard, parsed_shard
+from tests.shards import parsed_shard, shards
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -32,7 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if (wanted := config.getoption("--shard")) is None:
         return
-    files = files_of_shard([item.path for item in items], *parsed_shard(wanted))
+    number, count = parsed_shard(wanted)
+    files = shards([item.path for item in items], count)[0][number - 1]
     config.hook.pytest_deselected(items=[item for item in items if item.path not in files])
     items[:] = [item for item in items if item.path in files]
 

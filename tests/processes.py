@@ -11,6 +11,7 @@ from pathlib import Path
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
+RAY = "ray"
 _NEEDS_RAY = ("mark.ray", "ray_session")
 
 
@@ -25,4 +26,4 @@ class FilesApart(LoadScopeScheduling):
 def group(file: str) -> str:
     """What is dealt out as one: a file, or all files that need a Ray."""
     text = (ROOT / file).read_text(encoding="utf-8")
-    return "ray" if any(sign in text for sign in _NEEDS_RAY) else file
+    return RAY if any(sign in text for sign in _NEEDS_RAY) else file

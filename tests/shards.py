@@ -1,48 +1,64 @@
 """A part of the test suite: `pytest --shard 2/6` runs whole files, about a sixth of the time.
 
-Whole files, since their tests share what is expensive to make. Each goes to the shard that has
-least to do so far, the longest first; the times of the long ones were measured, slow tests
-included, on two busy cores.
+Whole files, since their tests share what is expensive to make. `make test-slow` runs a shard's
+files in two processes, as `make test` does, and what is marked `timed` after them, alone. Each file
+goes to the shard that it makes longer by least (what needs a Ray costs nothing beside what does
+not) and that stays near the mean, the longest first; the times of the long ones were measured, slow
+tests included, on two busy cores.
 """
 
+import functools
 import re
 from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from tests.processes import RAY, ROOT, group
+
 _USUAL_SECONDS = 6
+_SPARE = 1.1  # a shard may be longer than the mean by this
 SECONDS = {
     "pipeline/faults/test_soak.py": 1850,
+    "pipeline/test_controls.py": 1800,
+    "jobs/test_killed_jobs.py": 1700,
     "benchmarks/test_pipeline_benchmark.py": 1320,
-    "fuzz/test_fuzz.py": 1250,
-    "jobs/test_killed_jobs.py": 1120,
-    "jobs/test_nodes.py": 1000,
-    "pipeline/faults/test_torn_outputs.py": 480,
-    "pipeline/faults/test_killed_drivers.py": 460,
-    "jobs/test_interrupt.py": 420,
+    "jobs/test_nodes.py": 900,
+    "fuzz/test_fuzz.py": 640,
+    "item_llm/test_killed_workers.py": 520,
+    "pipeline/faults/test_torn_outputs.py": 420,
+    "jobs/test_interrupt.py": 400,
     "aot/test_aot.py": 380,
-    "item_llm/test_killed_workers.py": 380,
+    "pipeline/faults/test_killed_drivers.py": 350,
+    "user_model/test_torn_checkpoints.py": 340,
+    "jobs/test_refresh_embeddings.py": 300,
     "benchmarks/test_prepare_benchmark.py": 290,
-    "user_model/test_torn_checkpoints.py": 240,
     "user_model/test_compile.py": 220,
-    "jobs/test_refresh_embeddings.py": 220,
     "benchmarks/test_scan_benchmark.py": 220,
-    "benchmarks/test_scaling.py": 160,
+    "jobs/test_multidomain.py": 210,
+    "benchmarks/test_scaling.py": 210,
     "item_llm/test_finetuning.py": 160,
-    "jobs/test_evaluate_transfer.py": 150,
-    "pipeline/faults/test_disks.py": 140,
-    "benchmarks/test_http_benchmark.py": 130,
-    "jobs/test_multidomain.py": 110,
-    "item_llm/test_bfloat16.py": 100,
+    "jobs/test_evaluate_transfer.py": 140,
+    "pipeline/faults/test_disks.py": 130,
+    "pipeline/workers/test_launch.py": 120,
+    "jobs/test_tune.py": 120,
+    "pipeline/serving/test_serve_job.py": 110,
+    "benchmarks/test_http_benchmark.py": 110,
+    "pipeline/test_memory.py": 110,
+    "pipeline/workers/test_local_ray.py": 110,
+    "item_llm/test_histories.py": 100,
     "item_llm/test_resuming.py": 100,
-    "item_llm/test_histories.py": 80,
+    "test_processes.py": 90,
+    "item_llm/test_bfloat16.py": 80,
     "item_llm/test_smollm2.py": 70,
-    "jobs/test_tune.py": 70,
+    "item_llm/test_torn_checkpoints.py": 70,
     "pipeline/sources/test_simulated_marketplace.py": 70,
-    "item_llm/test_torn_checkpoints.py": 65,
     "item_llm/test_refresh.py": 60,
-    "pipeline/workers/test_local_ray.py": 50,
+    "pipeline/workers/test_encode.py": 60,
+    "pipeline/test_metrics_peer.py": 45,
+    "jobs/test_study.py": 45,
+    "item_llm/test_cache_faults.py": 45,
 }
 
 
@@ -54,15 +70,52 @@ def parsed_shard(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def files_of_shard(files: Collection[Path], number: int, count: int) -> set[Path]:
-    """The files that a shard has; each file is in one of them."""
-    to_do, ours = [0] * count, set()
-    for file in sorted(set(files), key=lambda file: (-seconds_of(file), file)):
-        least = to_do.index(min(to_do))
-        to_do[least] += seconds_of(file)
-        if least == number - 1:
-            ours.add(file)
-    return ours
+@dataclass(frozen=True)
+class Load:
+    """What a shard has to do, in seconds."""
+
+    ray: int = 0
+    others: int = 0
+    longest: int = 0
+    timed: int = 0
+
+    def with_file(self, file: Path) -> "Load":
+        seconds = seconds_of(file)
+        if "mark.timed" in file.read_text(encoding="utf-8"):
+            return replace(self, timed=self.timed + seconds)
+        if group(str(file.relative_to(ROOT))) == RAY:
+            return replace(self, ray=self.ray + seconds)
+        longest = max(self.longest, seconds)
+        return replace(self, others=self.others + seconds, longest=longest)
+
+    @property
+    def work(self) -> int:
+        return self.ray + self.others + self.timed
+
+    @property
+    def duration(self) -> float:
+        """By two processes, one of which has all that need a Ray."""
+        return self.timed + max(self.ray, self.longest, (self.ray + self.others) / 2)
+
+
+def shards(files: Collection[Path], count: int) -> tuple[list[set[Path]], list[Load]]:
+    """The files of each shard, and what it has to do; each file is in one of them."""
+    parts: list[set[Path]] = [set() for _ in range(count)]
+    loads = [Load()] * count
+    by_time = sorted(set(files), key=lambda file: (-seconds_of(file), file))
+    whole = functools.reduce(Load.with_file, by_time, Load())
+    mean = (whole.work + whole.timed) / 2 / count
+    most = max(_SPARE * mean, *map(seconds_of, by_time)) if by_time else 0
+    for file in by_time:
+        after = [load.with_file(file) for load in loads]
+        growth = [new.duration - old.duration for old, new in zip(loads, after, strict=True)]
+        best = min(
+            range(count),
+            key=lambda n: (max(after[n].duration, most), growth[n], after[n].duration),
+        )
+        parts[best].add(file)
+        loads[best] = after[best]
+    return parts, loads
 
 
 def seconds_of(file: Path) -> int:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shards import SECONDS, files_of_shard, parsed_shard, seconds_of
+from tests.shards import SECONDS, Load, parsed_shard, seconds_of, shards
 
 HERE = Path(__file__).parent
 FILES = [*HERE.rglob("test_*.py")]
@@ -10,15 +10,21 @@ FILES = [*HERE.rglob("test_*.py")]
 
 @pytest.mark.parametrize("count", [1, 3, 6, 20])
 def test_every_file_is_in_one_shard(count):
-    shards = [files_of_shard(FILES + FILES, number, count) for number in range(1, count + 1)]
-    assert sorted(file for shard in shards for file in shard) == sorted(FILES)
+    parts, loads = shards(FILES + FILES, count)
+    assert sorted(file for part in parts for file in part) == sorted(FILES)
+    assert [load.work for load in loads] == [sum(map(seconds_of, part)) for part in parts]
 
 
 def test_shards_take_alike():
-    shards = [sum(map(seconds_of, files_of_shard(FILES, n, 6))) for n in range(1, 7)]
-    assert sum(shards) == sum(map(seconds_of, FILES))
-    assert max(shards) - min(shards) <= 60
-    assert max(shards) <= 40 * 60
+    durations = [load.duration for load in shards(FILES, 6)[1]]
+    assert max(durations) <= 33 * 60
+    assert max(durations) - min(durations) <= 10 * 60
+
+
+def test_two_processes_share_what_needs_no_ray_and_is_not_timed():
+    assert Load(ray=60, others=40, longest=30).duration == 60
+    assert Load(ray=20, others=80, longest=30).duration == 50
+    assert Load(ray=20, others=80, longest=70, timed=5).duration == 75
 
 
 def test_the_long_files_are_there():

@@ -7,6 +7,7 @@ from item_llm import EncoderConfig, ItemEncoder
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_both_encoders_are_measured(capsys):
     config = EncoderConfig(base="smollm2", max_tokens=MAX_TOKENS)
     ours = {"float32": ItemEncoder.load(config)}

@@ -19,6 +19,7 @@ def test_both_sides_are_the_same_loss(positions):
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_the_benchmark_meets_its_bars():
     command = [sys.executable, "-m", "benchmarks.infonce", "--repetitions", "5"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)

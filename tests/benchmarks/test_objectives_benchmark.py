@@ -45,6 +45,7 @@ def _amazon(data_folder, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 @pytest.mark.usefixtures("_amazon")
 def test_both_encoders_are_measured(capsys):
     static.main([*SMALL, "--timed-texts", "100"])
@@ -58,6 +59,7 @@ def test_both_encoders_are_measured(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 @pytest.mark.usefixtures("_amazon")
 def test_both_objectives_are_measured(capsys):
     objectives.main([*SMALL, "--steps", "3", "--pairs", "8"])
@@ -68,6 +70,7 @@ def test_both_objectives_are_measured(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 @pytest.mark.usefixtures("_amazon")
 def test_all_types_are_measured(capsys):
     snapshot_types.main(SMALL)

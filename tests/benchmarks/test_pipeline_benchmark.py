@@ -45,6 +45,7 @@ def test_metrics_are_the_same_and_every_stage_is_in_the_table(capsys, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 @pytest.mark.timeout(3600)
 def test_the_demo_meets_its_bars(capsys):
     status, report = run(capsys, "--repetitions", "1")

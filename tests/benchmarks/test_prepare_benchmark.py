@@ -70,6 +70,7 @@ def test_preparing_more_interactions_takes_hardly_more_memory(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_twenty_million_interactions_take_flat_time_and_two_gigabytes(tmp_path):
     few, many = figures_of((2_000_000, 20_000_000), tmp_path)
     assert many["read"] > 19_900_000

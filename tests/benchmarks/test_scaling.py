@@ -79,6 +79,7 @@ def test_every_stage_is_measured_fitted_and_published(capsys, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 @pytest.mark.timeout(3600)
 def test_a_run_that_was_held_back_is_predicted_within_20_percent(capsys, tmp_path):
     status, report = finished(capsys, docs=tmp_path)

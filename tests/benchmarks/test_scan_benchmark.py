@@ -232,6 +232,7 @@ OUT_OF_REACH = {
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_the_benchmark_meets_its_bars():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.scan"], stdout=subprocess.PIPE, text=True

@@ -238,6 +238,7 @@ print(rows, time.process_time() - started, peak() - level)
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_ten_million_interactions_are_made_in_bounded_memory():
     figures = []
     for population in (200_000, 2_000_000):
