@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.workers.local_ray import LocalRay, _free_ports, _ray
+from tests.sessions import processes_of
 
 # A raylet ends itself where its agent names no port within 15 s, which no setting changes and a
 # slow machine may need; `ray start` waits on for it. Who runs nodes starts such a one again.
@@ -71,13 +72,7 @@ class Node:
 
     def kill(self) -> None:
         """End all its processes at once, as a machine that loses its power."""
-        listed = subprocess.run(
-            ["ps", "-o", "pid=", "-s", str(self._process.pid)],  # its session: workers have groups
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        for pid in map(int, listed.stdout.split()):
+        for pid in processes_of(self._process.pid):  # its session: workers have groups
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from pipeline.tracking.jsonl import TRACKING, read_records
+from tests.sessions import expect_none_left
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +55,7 @@ class Interruptible:
             pytest.fail(f"it ended by itself, {process.returncode}: {self.log.read_text()}")
         os.killpg(process.pid, number)
         status = process.wait(30)
-        self.expect_no_worker(process.pid)
+        expect_none_left(process.pid)
         return status
 
     def lines(self):
@@ -62,23 +63,6 @@ class Interruptible:
             return []
         whole = self.tracking.read_text().rpartition("\n")[0]
         return [json.loads(line) for line in whole.splitlines()]
-
-    @staticmethod
-    def expect_no_worker(session, but=None):
-        """No process of the session works on; those that nobody has waited for do not count.
-
-        `but`: a word in the names of processes that may stay a while.
-        """
-        deadline = time.monotonic() + 30
-        command = ["ps", "-o", "stat=,args=", "-s", str(session)]
-        while time.monotonic() < deadline:
-            listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-            alive = [line for line in listed.splitlines() if not line.startswith("Z")]
-            alive = [line for line in alive if but is None or but not in line]
-            if not alive:
-                return
-            time.sleep(0.2)
-        pytest.fail(f"still there: {alive}")
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ A node that dies is in test_nodes.py.
 import os
 import re
 import signal
-import subprocess
 import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from tests.jobs.test_interrupt import Interruptible
 from tests.pipeline.faults.fatal_touch import COMMIT, RESULTS
+from tests.sessions import expect_none_left, processes_of
 
 pytestmark = [
     *(pytest.mark.ray, pytest.mark.faults, pytest.mark.slow),
@@ -64,7 +64,7 @@ class Killable(Interruptible):
         process.kill()
         status = process.wait(30)
         self.said += self.log.read_text()
-        self.expect_no_worker(process.pid, but="Agent")  # Ray's look for their Ray for a minute
+        expect_none_left(process.pid, but="Agent")  # Ray's look for their Ray for a minute
         return status == -signal.SIGKILL
 
     @contextmanager
@@ -112,9 +112,7 @@ def test_a_worker_killed_in_the_middle_changes_no_figure(workplace, stage):
 
 def kill_a_worker(session, before):
     """SIGKILL of a training worker of the job, if one is there that has not been killed yet."""
-    command = ["ps", "-o", "pid=,args=", "-s", str(session)]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = [int(line.split()[0]) for line in listed.splitlines() if "RayTrainWorker" in line]
+    found = [pid for pid, args in processes_of(session).items() if "RayTrainWorker" in args]
     for pid in sorted(set(found) - set(before), reverse=True)[:1]:
         if Path(f"/proc/{pid}").exists():
             os.kill(pid, signal.SIGKILL)

@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.sessions import expect_none_left
 
 ROOT = Path(__file__).resolve().parents[3]
 # All of the session but the driver get the signal; then old workers and new ones must answer.
@@ -67,11 +68,4 @@ def test_its_processes_do_not_heed_sigterm_and_are_gone_at_the_end(driver):
     told, _ = driver.communicate(timeout=240)
     assert driver.returncode == 0, told
     assert "blocked here False" in told
-    deadline = time.monotonic() + 30
-    command = ["ps", "-o", "stat=,args=", "-s", str(driver.pid)]
-    left = [""]
-    while left and time.monotonic() < deadline:
-        listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        left = [line for line in listed.splitlines() if not line.startswith("Z")]
-        time.sleep(0.1)
-    assert not left
+    expect_none_left(driver.pid)
