@@ -26,7 +26,10 @@ from user_model.ops.convolution import causal_conv
 
 
 def warm_up(dtype: torch.dtype = torch.float32) -> None:
-    """Run every compiled kernel for this type once, forward and backward."""
+    """Run every compiled kernel of a training for this type once, forward and backward.
+
+    What only answers users is compiled by a server's first answers, which it gives to itself.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:
