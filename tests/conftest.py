@@ -16,7 +16,7 @@ import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from tests.processes import FilesApart
-from tests.shards import parsed_shard, shards
+from tests.shards import dealing_order, parsed_shard, shards
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -30,17 +30,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if (wanted := config.getoption("--shard")) is None:
-        return
-    number, count = parsed_shard(wanted)
-    files = shards([item.path for item in items], count)[0][number - 1]
-    config.hook.pytest_deselected(items=[item for item in items if item.path not in files])
-    items[:] = [item for item in items if item.path in files]
+    if (wanted := config.getoption("--shard")) is not None:
+        number, count = parsed_shard(wanted)
+        files = shards([item.path for item in items], count)[0][number - 1]
+        config.hook.pytest_deselected(items=[item for item in items if item.path not in files])
+        items[:] = [item for item in items if item.path in files]
+    if hasattr(config, "workerinput"):  # one of several processes
+        order = dealing_order({item.path for item in items})
+        items.sort(key=lambda item: order[item.path])
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Whole files to each process of tests; all that need a Ray to one of them."""
+    """Whole files to each process of tests, as ordered; all that need a Ray to one of them."""
+    config.option.loadscopereorder = False
     return FilesApart(config, log)
 
 

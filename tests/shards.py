@@ -1,7 +1,9 @@
 """A part of the test suite: `pytest --shard 2/6` runs whole files, about a sixth of the time.
 
 Whole files, since their tests share what is expensive to make. `make test-slow` runs a shard's
-files in two processes, as `make test` does, and what is marked `timed` after them, alone. Each file
+files in two processes, as `make test` does, and what is marked `timed` after them, alone. The
+longest are dealt out first: xdist gives a process its next file before the last two tests of the
+one at hand, so what follows a long test waits for it, whatever the other process does. Each file
 goes to the shard that it makes longer by least (what needs a Ray costs nothing beside what does
 not) and that stays near the mean, the longest first; the times of the long ones were measured, slow
 tests included, on two busy cores.
@@ -9,6 +11,7 @@ tests included, on two busy cores.
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,6 +119,15 @@ def shards(files: Collection[Path], count: int) -> tuple[list[set[Path]], list[L
         parts[best].add(file)
         loads[best] = after[best]
     return parts, loads
+
+
+def dealing_order(files: Collection[Path]) -> dict[Path, tuple[int, str]]:
+    """By what to sort files: what is dealt out as one stays together, the longest first."""
+    groups = {file: group(str(file.relative_to(ROOT))) for file in files}
+    seconds: Counter[str] = Counter()
+    for file, name in groups.items():
+        seconds[name] += seconds_of(file)
+    return {file: (-seconds[name], name) for file, name in groups.items()}
 
 
 def seconds_of(file: Path) -> int:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shards import SECONDS, Load, parsed_shard, seconds_of, shards
+from tests.shards import SECONDS, Load, dealing_order, parsed_shard, seconds_of, shards
 
 HERE = Path(__file__).parent
 FILES = [*HERE.rglob("test_*.py")]
@@ -25,6 +25,17 @@ def test_two_processes_share_what_needs_no_ray_and_is_not_timed():
     assert Load(ray=60, others=40, longest=30).duration == 60
     assert Load(ray=20, others=80, longest=30).duration == 50
     assert Load(ray=20, others=80, longest=70, timed=5).duration == 75
+
+
+def test_what_takes_longest_is_dealt_out_first_and_a_group_as_one():
+    names = ["test_shards.py", "jobs/test_nodes.py", "pipeline/faults/test_soak.py",
+             "test_processes.py", "jobs/test_interrupt.py"]  # fmt: skip
+    order = dealing_order({HERE / name for name in names})
+    assert sorted(names, key=lambda name: order[HERE / name]) == [
+        *("pipeline/faults/test_soak.py", "jobs/test_nodes.py", "jobs/test_interrupt.py"),
+        *("test_processes.py", "test_shards.py"),
+    ]
+    assert order[HERE / "jobs/test_nodes.py"] == (-1300, "ray")
 
 
 def test_the_long_files_are_there():
