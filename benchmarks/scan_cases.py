@@ -4,11 +4,9 @@ Each side computes the same op, y * RoPE(z) with softplus(dt + dt_bias) and D, a
 every input; the peers' scans have softplus, RoPE and product around them in torch. "bare" is y
 alone, without z. Equality first: what differs is not timed.
 
-Each peer has processes of its own, and its own clock in them: what one frees, the allocator's trim
-of it included, is paid by nobody else. They are several and take turns, for a peer is faster in one
-process than in another by a quarter, by where its memory happens to lie. The peers' time depends on
-the chunk that they are called with too. CHUNKS holds two: bars are held against the first; the
-second is printed beside it.
+Each peer has a process of its own, and its own clock in it: what one frees, the allocator's trim of
+it included, is paid by nobody else. The peers' time depends on the chunk that they are called with.
+CHUNKS holds two: bars are held against the first; the second is printed beside it.
 
 `scan_floors` says what the machine's arithmetic and its memory allow; how much faster than a peer
 an op would be that took the greater of both, or both in turn, stands beside each peer.
@@ -53,24 +51,18 @@ class Side(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """Processes that run a peer's scan, and the name that the scan has there."""
+    """A process that runs a peer's scan, and the name that the scan has there."""
 
-    workers: Sequence[PeerWorker]
+    worker: PeerWorker
     scan: str
-
-    def hold(self, case: "Case") -> None:
-        """Hand a batch to every process."""
-        for worker in self.workers:
-            worker.hold(case.inputs, case.dy, length=case.length, turns=case.turns)
 
     def run(self, *, bare: bool, chunk: int) -> Results:
         """Return what it makes of the batch that it holds."""
-        return self.workers[0].run(self.scan, bare=bare, chunk=chunk)
+        return self.worker.run(self.scan, bare=bare, chunk=chunk)
 
-    def seconds(self, number: int, *, bare: bool, chunk: int) -> float:
-        """Return the seconds that this took, in the process whose turn `number` is."""
-        worker = self.workers[number % len(self.workers)]
-        return worker.time(self.scan, bare=bare, chunk=chunk)[0]
+    def seconds(self, *, bare: bool, chunk: int) -> float:
+        """Return the seconds that this took, by its own clock."""
+        return self.worker.time(self.scan, bare=bare, chunk=chunk)[0]
 
 
 @dataclass(frozen=True)
@@ -142,22 +134,20 @@ def scan_section(report: Report, setting: Setting) -> None:
         f"{machine.memory / 1e9:.1f} GB/s",
         section="scan", gflop_a_second=machine.flop / 1e9, gb_a_second=machine.memory / 1e9,
     )  # fmt: skip
+    here = Path(sys.executable)
     with contextlib.ExitStack() as stack:
-
-        def start(python: Path, scan: str) -> Peer:
-            workers = [PeerWorker(setting.threads, python) for _ in range(setting.peer_processes)]
-            return Peer([stack.enter_context(worker) for worker in workers], scan)
-
-        peers = {TRANSFORMERS: start(Path(sys.executable), "transformers")}
+        peers = {TRANSFORMERS: Peer(PeerWorker(setting.threads, here), "transformers")}
         if PYTHON.exists():
-            peers = {MAMBA: start(PYTHON, "mamba_chunk")} | peers
+            peers = {MAMBA: Peer(PeerWorker(setting.threads), "mamba_chunk")} | peers
         else:
             why = f"no .venv-peers, so {MAMBA} was left out; run: make peers"
             report.row(why, section="scan", rival=MAMBA, skipped=why)
+        for peer in peers.values():
+            stack.enter_context(peer.worker)
         for length in setting.scan_lengths:
             case = Case.make(length, setting.sequences(length))
             for peer in peers.values():
-                peer.hold(case)
+                peer.worker.hold(case.inputs, case.dy, length=length, turns=case.turns)
             _compare(report, setting, case, peers, machine)
 
 
@@ -176,11 +166,11 @@ def _compare(
         return
     seconds = _seconds(setting, case, peers)
     _timed_rows(report, case, seconds)
-    _floor_rows(report, case, seconds, machine)
     ours = seconds[Side("ours", 0, False)]
-    for rival in peers:
-        ratio = median_ratio(seconds[Side(rival, CHUNKS[0], False)], ours)
-        report.check(f"scan L={L}: {rival} / ours", ratio, BAR, "least")
+    theirs = {rival: seconds[Side(rival, CHUNKS[0], False)] for rival in peers}
+    _floor_rows(report, case, machine, ours, theirs)
+    for rival, runs in theirs.items():
+        report.check(f"scan L={L}: {rival} / ours", median_ratio(runs, ours), BAR, "least")
 
 
 def _timed_rows(report: Report, case: Case, seconds: Mapping[Side, Sequence[float]]) -> None:
@@ -199,21 +189,24 @@ def _timed_rows(report: Report, case: Case, seconds: Mapping[Side, Sequence[floa
 
 
 def _floor_rows(
-    report: Report, case: Case, seconds: Mapping[Side, Sequence[float]], machine: Machine
+    report: Report,
+    case: Case,
+    machine: Machine,
+    ours: Sequence[float],
+    theirs: Mapping[str, Sequence[float]],
 ) -> None:
-    """Report what the machine allows: beside our time, and how often it goes into a peer's."""
-    L, medians = case.length, {side: Timing.of(runs).median for side, runs in seconds.items()}
-    floors = machine.floors(tokens=len(case.dy), heads=HEADS, width=WIDTH, state=STATE)
+    """Report what the machine allows: beside our time, and how often it goes into each peer's."""
+    L, tokens = case.length, len(case.dy)
+    floors = machine.floors(tokens=tokens, heads=HEADS, width=WIDTH, state=STATE)
     for name, floor in floors._asdict().items():
         report.row(
             f"L={L:<5} floor        {name.replace('_', '-')} alone: {1e3 * floor:.1f} ms, "
-            f"{floor / medians[Side('ours', 0, False)]:.0%} of ours",
+            f"{floor / Timing.of(ours).median:.0%} of ours",
             section="scan", length=L, rival=name, form="floor", median_ms=1e3 * floor,
         )  # fmt: skip
-    for side, median in medians.items():
-        if side.chunk != CHUNKS[0] or side.bare:
-            continue
-        rival, both, greater = side.rival, median / sum(floors), median / max(floors)
+    for rival, runs in theirs.items():
+        median = Timing.of(runs).median
+        both, greater = median / sum(floors), median / max(floors)
         report.row(
             f"L={L:<5} {rival:12} over both floors {both:.1f}x, over the greater {greater:.1f}x",
             section="scan", length=L, rival=rival, over_both=both, over_greater=greater,
@@ -241,20 +234,14 @@ def _seconds(setting: Setting, case: Case, peers: Mapping[str, Peer]) -> dict[Si
     clocked: dict[Side, list[float]] = {}
 
     def ask(side: Side) -> None:
-        runs = clocked.setdefault(side, [])
-        taken = peers[side.rival].seconds(len(runs), chunk=side.chunk, bare=side.bare)
-        runs.append(taken)
+        taken = peers[side.rival].seconds(chunk=side.chunk, bare=side.bare)
+        clocked.setdefault(side, []).append(taken)
 
     for bare in (False, True):
         rivals[Side("ours", 0, bare)] = partial(case.ours, bare)
         for chunk, rival in itertools.product(CHUNKS, peers):
             side = Side(rival, chunk, bare)
             rivals[side] = partial(ask, side)
-    each = setting.peer_processes
-    seconds = alternate(
-        {str(side): run for side, run in rivals.items()}, each * setting.repetitions, warmup=each
-    )
-    # The workers' own clocks leave out what asking costs; the first run of each was its warm-up.
-    return {
-        side: clocked[side][each:] if side in clocked else seconds[str(side)] for side in rivals
-    }
+    seconds = alternate({str(side): run for side, run in rivals.items()}, setting.repetitions)
+    # The worker's own clock leaves out what asking costs; its first run was the warm-up.
+    return {side: clocked[side][1:] if side in clocked else seconds[str(side)] for side in rivals}

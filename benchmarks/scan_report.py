@@ -12,7 +12,7 @@ class Setting:
 
     Attributes:
         threads: torch threads of every side.
-        repetitions: timed runs, of which the median counts; of a peer's scan, in each process.
+        repetitions: timed runs, of which the median counts.
         tokens: T; a section takes the whole sequences that come nearest.
         scan_lengths: L of the scan against the peers.
         mixer_lengths: L of the mixer against attention: the shortest, where it may be a little
@@ -20,7 +20,6 @@ class Setting:
         growth_lengths: L of the growth of time and of the flatness of memory; they divide T.
         square: rows and columns of the matrix product that the machine's peak is taken from.
         copied: bytes of the copy that the rate of its memory is taken from; beyond any cache.
-        peer_processes: how many processes run each peer's scan in turn.
     """
 
     threads: int = 1
@@ -31,12 +30,11 @@ class Setting:
     growth_lengths: tuple[int, ...] = (256, 512, 1024, 2048, 4096, 8192, 16_384)
     square: int = 2048
     copied: int = 512 << 20
-    peer_processes: int = 3
 
     @classmethod
     def quick(cls, threads: int, repetitions: int) -> "Setting":
         """Return shapes at which all runs in seconds and no ratio means anything."""
-        return cls(threads, repetitions, 512, (8, 40), (8, 16, 128), (64, 512), 256, 1 << 20, 2)
+        return cls(threads, repetitions, 512, (8, 40), (8, 16, 128), (64, 512), 256, 1 << 20)
 
     def sequences(self, length: int) -> int:
         """Return how many sequences of this length make about T tokens."""

@@ -86,7 +86,7 @@ class Load:
         seconds = seconds_of(file)
         if "mark.timed" in file.read_text(encoding="utf-8"):
             return replace(self, timed=self.timed + seconds)
-        if group(str(file.relative_to(ROOT))) == RAY:
+        if _group_of(file) == RAY:
             return replace(self, ray=self.ray + seconds)
         longest = max(self.longest, seconds)
         return replace(self, others=self.others + seconds, longest=longest)
@@ -123,11 +123,15 @@ def shards(files: Collection[Path], count: int) -> tuple[list[set[Path]], list[L
 
 def dealing_order(files: Collection[Path]) -> dict[Path, tuple[int, str]]:
     """By what to sort files: what is dealt out as one stays together, the longest first."""
-    groups = {file: group(str(file.relative_to(ROOT))) for file in files}
+    groups = {file: _group_of(file) for file in files}
     seconds: Counter[str] = Counter()
     for file, name in groups.items():
         seconds[name] += seconds_of(file)
     return {file: (-seconds[name], name) for file, name in groups.items()}
+
+
+def _group_of(file: Path) -> str:
+    return group(str(file.relative_to(ROOT)))
 
 
 def seconds_of(file: Path) -> int:
